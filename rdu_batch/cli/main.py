@@ -1,0 +1,94 @@
+"""``rdu-batch``: finds the verb, and turns every error into a paragraph and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Any
+
+import click
+
+from rdu_batch import __version__
+from rdu_batch.errors import Interrupted, RduBatchError, SpecError
+
+#: Verb, module and command object; a module is imported only when its verb is used.
+VERBS = {
+    "compile": ("rdu_batch.cli.compile", "compile_command", "compile a model to an artifact"),
+    "plan": ("rdu_batch.cli.plan", "plan", "show what a job would do; writes nothing"),
+    "run": ("rdu_batch.cli.run", "run", "run a job; the same command resumes it"),
+    "status": (
+        "rdu_batch.cli.status",
+        "status",
+        "say where an output stands, from the store alone",
+    ),
+    "verify": ("rdu_batch.cli.verify", "verify", "check that an output holds what it promises"),
+    "schema": ("rdu_batch.cli.schema", "schema", "print the JSON Schema of job files"),
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are named, so that help is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, in the order of a job's life."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb."""
+        del ctx
+        if cmd_name not in VERBS:
+            return None
+        module, name, _ = VERBS[cmd_name]
+        command = getattr(importlib.import_module(module), name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}.{name} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        del ctx
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, text) for verb, (_, _, text) in VERBS.items()])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rdu-batch")
+def rdu_batch() -> None:
+    """Push a large JSONL prompt corpus through one compiled model on Ray, exactly once."""
+
+
+def main() -> None:
+    """Run the command line and exit with the code that tells the truth."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; the exit code. Errors of ours are printed without a traceback."""
+    try:
+        result = rdu_batch.main(arguments, prog_name="rdu-batch", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return fail(Interrupted("stopped by Ctrl-C; run the same command again to go on"))
+    except RduBatchError as error:
+        return fail(error)
+    return result if isinstance(result, int) else 0
+
+
+def fail(error: RduBatchError) -> int:
+    """Print an error for people on standard error and as one JSON line on standard output."""
+    heading = "the job file is wrong" if isinstance(error, SpecError) else None
+    click.echo(
+        f"rdu-batch: error: {heading}:\n{error}" if heading else f"rdu-batch: error: {error}",
+        err=True,
+    )
+    document: dict[str, Any] = {
+        "exit": error.exit_code,
+        "error": type(error).__name__,
+        "message": str(error),
+    }
+    click.echo(json.dumps(document, ensure_ascii=False))
+    return error.exit_code

@@ -1,0 +1,150 @@
+"""Live progress on standard error: a bar on a terminal, plain lines everywhere else.
+
+Progress only shows; nothing reads it back. ``Silent`` is for callers that want no output.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichBar
+
+#: Least time between two plain lines about the rows.
+PLAIN_INTERVAL_S = 10.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a job stands; counts are the job's, rates this run's."""
+
+    elapsed_s: float
+    rows: int
+    rows_done: int
+    rows_done_before: int
+    dead: int
+    generated_tokens: int
+    shards: int
+    shards_committed: int
+    workers: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Generated tokens a second since work began; 0 before the first."""
+        return self.generated_tokens / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at this run's rate; None before the first row of this run."""
+        done_now = self.rows_done - self.rows_done_before
+        if done_now <= 0:
+            return None
+        return (self.rows - self.rows_done) * self.elapsed_s / done_now
+
+
+class Progress(Protocol):
+    """Where a run says what it is doing."""
+
+    def phase(self, text: str) -> None:
+        """A new phase began, in a few words."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """The numbers changed."""
+
+    def close(self) -> None:
+        """No more follows."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def phase(self, text: str) -> None:
+        """Ignore the phase."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Ignore the numbers."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class PlainLines:
+    """Lines for logs: one a phase, then one about the rows every ``PLAIN_INTERVAL_S``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._next_s = 0.0
+
+    def phase(self, text: str) -> None:
+        """Write the phase."""
+        print(f"rdu-batch: {text}", file=self._stream, flush=True)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Write the numbers, if it is time or the last row is done."""
+        if snapshot.elapsed_s < self._next_s and snapshot.rows_done < snapshot.rows:
+            return
+        self._next_s = snapshot.elapsed_s + PLAIN_INTERVAL_S
+        text = (
+            f"{snapshot.rows_done:,}/{snapshot.rows:,} rows, "
+            f"{snapshot.shards_committed:,}/{snapshot.shards:,} shards, {_rates(snapshot)}"
+        )
+        print(f"rdu-batch: {clock(snapshot.elapsed_s)} {text}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class TerminalBar:
+    """One bar that is redrawn in place, the phases above it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._bar = RichBar(
+            TextColumn("[bold]rows"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[rates]}"),
+            console=Console(file=stream, highlight=False),
+        )
+        self._task: TaskID | None = None
+
+    def phase(self, text: str) -> None:
+        """Write the phase above the bar."""
+        self._bar.console.print(f"rdu-batch: {text}", markup=False)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Redraw the bar."""
+        rates = _rates(snapshot)
+        if self._task is None:
+            self._task = self._bar.add_task("rows", total=snapshot.rows, rates=rates)
+            self._bar.start()
+        self._bar.update(self._task, completed=snapshot.rows_done, rates=rates)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+
+def open_progress(stream: TextIO | None = None) -> Progress:
+    """A bar if the stream (standard error unless given) is a terminal, else plain lines."""
+    stream = stream or sys.stderr
+    return TerminalBar(stream) if stream.isatty() else PlainLines(stream)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def _rates(snapshot: Snapshot) -> str:
+    parts = [f"{snapshot.tokens_per_s:,.1f} tokens/s", f"{snapshot.workers} workers"]
+    if snapshot.dead:
+        parts.append(f"{snapshot.dead:,} dead")
+    if snapshot.eta_s is not None and snapshot.rows_done < snapshot.rows:
+        parts.append(f"{clock(snapshot.eta_s)} to go")
+    return ", ".join(parts)

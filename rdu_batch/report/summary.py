@@ -1,0 +1,73 @@
+"""The end of a job in one value: a few lines for people and one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to. Counts are the job's; ``wall_s`` and the rate are this run's."""
+
+    name: str
+    #: ``complete``, ``already complete``, ``stopped`` or ``failed``.
+    state: str
+    exit: int
+    output: str
+    rows: int = 0
+    predictions: int = 0
+    dead: int = 0
+    shards: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    finish_reasons: dict[str, int] = field(default_factory=dict)
+    dead_reasons: dict[str, int] = field(default_factory=dict)
+    #: Rows that earlier runs of this job had made durable already.
+    rows_resumed: int = 0
+    wall_s: float = 0.0
+    #: Tokens that this run generated, a second of its wall time, session start included.
+    tokens_per_s: float = 0.0
+    workers: int = 0
+    workers_lost: int = 0
+    job_digest: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object that ends standard output."""
+        return {
+            **vars(self),
+            "wall_s": round(self.wall_s, 3),
+            "tokens_per_s": round(self.tokens_per_s, 2),
+        }
+
+    def to_line(self) -> str:
+        """``to_json`` as one line of text."""
+        return json.dumps(self.to_json(), ensure_ascii=False)
+
+    def to_text(self) -> str:
+        """A few aligned lines for people."""
+        rows = [
+            ("job", f"{self.name}: {self.state}"),
+            ("rows", f"{self.rows:,} = {self.predictions:,} predictions + {self.dead:,} dead"),
+            ("tokens", f"{self.prompt_tokens:,} prompt, {self.generated_tokens:,} generated"),
+            ("ended by", _counts(self.finish_reasons)),
+        ]
+        if self.dead_reasons:
+            rows.append(("dead", _counts(self.dead_reasons)))
+        if self.rows_resumed:
+            rows.append(("resumed", f"{self.rows_resumed:,} rows were done by an earlier run"))
+        if self.wall_s:
+            rate = f", {self.tokens_per_s:,.1f} generated tokens/s" if self.tokens_per_s else ""
+            workers = f", {self.workers} workers" if self.workers else ""
+            rows.append(("time", f"{self.wall_s:,.1f} s{rate}{workers}"))
+        if self.workers_lost:
+            rows.append(("lost", f"{self.workers_lost} workers died; their rows ran elsewhere"))
+        rows.append(("output", f"{self.output} ({self.shards:,} shards)"))
+        width = max(len(label) for label, _ in rows)
+        return "\n".join(f"{label:>{width}}  {text}" for label, text in rows if text)
+
+
+def _counts(numbers: dict[str, int]) -> str:
+    ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{label} {number:,}" for label, number in ordered)

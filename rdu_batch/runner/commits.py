@@ -1,0 +1,113 @@
+"""Commit records: the point at which a shard's outcomes become final.
+
+Promises: there is at most one commit record a shard, whatever races; what it names was whole in
+the store before the record existed; publishing from it may be repeated at will.
+Does not: decide which outcomes a shard has (see ``sealing.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rdu_batch.errors import OutputMismatch
+from rdu_batch.job.plan import Plan
+from rdu_batch.job.run_paths import dead_name, part_name
+from rdu_batch.runner.outcomes import Totals
+from rdu_batch.runner.run_layout import COMMITS_FOLDER, commit_record, numbers_in
+from rdu_batch.storage.store import Store
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SealedFile:
+    """One sealed file: where it lies under ``_run/sealed/``, and what is in it."""
+
+    name: str
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """A shard's final state. ``token`` is the attempt's own, so that a lost reply is recognised."""
+
+    shard: int
+    plan_digest: str
+    token: str
+    part: SealedFile
+    dead: SealedFile | None
+    totals: Totals
+
+    def to_bytes(self) -> bytes:
+        """The record as one JSON object and a newline."""
+        document = {
+            "version": FORMAT_VERSION,
+            "shard": self.shard,
+            "plan_digest": self.plan_digest,
+            "token": self.token,
+            "part": vars(self.part),
+            "dead": vars(self.dead) if self.dead else None,
+            "totals": self.totals.to_json(),
+        }
+        return json.dumps(document).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> CommitRecord:
+        """Read a record back.
+
+        Raises:
+            OutputMismatch: another format version wrote it. Ends the job.
+        """
+        document: dict[str, Any] = json.loads(content)
+        if document["version"] != FORMAT_VERSION:
+            raise OutputMismatch(
+                f"commit record of shard {document['shard']}: format version "
+                f"{document['version']}, this program reads {FORMAT_VERSION}. "
+                "Finish the job with the version that began it, or choose another output."
+            )
+        return cls(
+            shard=document["shard"],
+            plan_digest=document["plan_digest"],
+            token=document["token"],
+            part=SealedFile(**document["part"]),
+            dead=SealedFile(**document["dead"]) if document["dead"] else None,
+            totals=Totals.from_json(document["totals"]),
+        )
+
+
+def create_commit(store: Store, record: CommitRecord) -> CommitRecord:
+    """Commit a shard, or learn who did: returns the record that now stands, ours or another's."""
+    name = commit_record(record.shard)
+    if store.create_once(name, record.to_bytes()):
+        return record
+    return CommitRecord.from_bytes(store.read(name))
+
+
+def committed_shards(store: Store) -> list[int]:
+    """Indexes of all shards that have a commit record, ascending; one listing."""
+    return numbers_in(store.list_names(COMMITS_FOLDER))
+
+
+def read_commits(store: Store, shard_indexes: list[int]) -> Iterator[CommitRecord]:
+    """The commit records of these shards, one at a time."""
+    for shard_index in shard_indexes:
+        yield CommitRecord.from_bytes(store.read(commit_record(shard_index)))
+
+
+def published_names(record: CommitRecord, plan: Plan) -> list[tuple[SealedFile, str]]:
+    """Each sealed file of a commit record with the stable name it is published under."""
+    names = [(record.part, part_name(record.shard, plan.num_shards))]
+    if record.dead is not None:
+        names.append((record.dead, dead_name(record.shard, plan.num_shards)))
+    return names
+
+
+def publish(store: Store, record: CommitRecord, plan: Plan) -> None:
+    """Put a committed shard's files under their stable names; repeating it changes no byte."""
+    for sealed_file, name in published_names(record, plan):
+        store.copy(sealed_file.name, name)

@@ -1,0 +1,122 @@
+"""The driver's loop: carries events to the scheduler and its actions to the executor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rdu_batch.errors import Interrupted, StoppedEarly
+from rdu_batch.report.progress import Progress, Snapshot
+from rdu_batch.runner.executor import Executor, JobFailed, WorkerEvent, WorkerLost, WorkerReady
+from rdu_batch.runner.scheduler import Action, Assign, Finish, GiveUp, Scheduler, StartWorker
+from rdu_batch.runner.stops import StopRequest
+
+#: How long one wait for events may take; a stop request is seen at least this often.
+POLL_INTERVAL_S = 0.2
+
+
+class Driver:
+    """Runs one epoch of a job until every shard is committed, or says why not.
+
+    Args:
+        scheduler: decides.
+        executor: reaches the workers.
+        start_timeout_s: a first session must be ready by then.
+        rows_done_before: rows that earlier epochs made durable, for progress.
+        now_s: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        *,
+        stop: StopRequest,
+        progress: Progress,
+        start_timeout_s: float,
+        rows_done_before: int,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scheduler = scheduler
+        self._executor = executor
+        self._stop = stop
+        self._progress = progress
+        self._start_timeout_s = start_timeout_s
+        self._rows_done_before = rows_done_before
+        self._now_s = now_s
+        self._started_s = now_s()
+        self._is_ready = False
+
+    def run(self) -> None:
+        """Loop until the job is finished.
+
+        Raises:
+            Interrupted: a stop was asked for.
+            StoppedEarly: the scheduler gave up, or no session became ready in time.
+            RduBatchError: a worker met an error that ends the job.
+        """
+        if self._carry_out(self._scheduler.begin()):
+            return
+        self._show()
+        while True:
+            if self._stop.is_requested():
+                raise Interrupted(
+                    f"stopped by {self._stop.reason}. Finished rows are kept; "
+                    "run the same command again to go on."
+                )
+            for event in self._executor.next_events(POLL_INTERVAL_S):
+                self._note(event)
+                if self._carry_out(self._scheduler.on(event)):
+                    self._show()
+                    return
+            self._check_started()
+            self._show()
+
+    def _carry_out(self, actions: list[Action]) -> bool:
+        """Do what the scheduler says; True when the job is finished."""
+        for action in actions:
+            if isinstance(action, StartWorker):
+                self._executor.start_worker(action.worker_id)
+            elif isinstance(action, Assign):
+                self._executor.assign(action.worker_id, action.task)
+            elif isinstance(action, GiveUp):
+                raise StoppedEarly(f"the job was stopped early: {action.reason}")
+            elif isinstance(action, Finish):
+                return True
+        return False
+
+    def _note(self, event: WorkerEvent) -> None:
+        if isinstance(event, JobFailed):
+            raise event.error
+        if isinstance(event, WorkerReady):
+            self._is_ready = True
+            self._progress.phase(
+                f"worker {event.worker_id} is ready, its session opened in {event.start_s:.1f} s"
+            )
+        elif isinstance(event, WorkerLost):
+            first_line = event.cause.strip().splitlines()[0] if event.cause.strip() else "unknown"
+            self._progress.phase(f"worker {event.worker_id} is lost: {first_line}")
+
+    def _check_started(self) -> None:
+        if not self._is_ready and self._now_s() - self._started_s > self._start_timeout_s:
+            raise StoppedEarly(
+                f"no session was ready in {self._start_timeout_s:g} s (limits.start_timeout_s). "
+                "Either the cluster has no room for one worker (see the workers block of the job "
+                "file and `ray status`), or opening the artifact takes longer than that."
+            )
+
+    def _show(self) -> None:
+        totals, plan = self._scheduler.leased_totals, self._scheduler.plan
+        self._progress.update(
+            Snapshot(
+                elapsed_s=self._now_s() - self._started_s,
+                rows=plan.num_rows,
+                rows_done=self._rows_done_before + totals.rows,
+                rows_done_before=self._rows_done_before,
+                dead=totals.dead,
+                generated_tokens=totals.generated_tokens,
+                shards=plan.num_shards,
+                shards_committed=self._scheduler.num_shards_committed,
+                workers=self._scheduler.num_workers_alive,
+            )
+        )

@@ -1,0 +1,206 @@
+"""Rows to durable outcomes: what a worker does with a lease, on one open session.
+
+Runs in the session process, or in the driver's own process under the inline executor. One row at
+a time: read, parse, render, tokenize, generate, write the outcome to a local spool; at the end
+the spool becomes a segment, or, when the lease is its whole shard, the sealed shard.
+
+Promises: each row of a lease gets exactly one outcome; a row that cannot be predicted is a dead
+letter and never stops the lease. Errors that are not the row's own end the lease.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rdu_batch.dataset.reader import RowReader
+from rdu_batch.errors import RowError
+from rdu_batch.job.prompt import PromptRenderer
+from rdu_batch.job.records import Fields, Reason, Row, dead_line, parse_row, prediction_line
+from rdu_batch.runner.canary import check_canary
+from rdu_batch.runner.commits import CommitRecord
+from rdu_batch.runner.job_context import JobContext
+from rdu_batch.runner.leases import Answer, Lease, LeaseDone, SealDone, SealTask, Task
+from rdu_batch.runner.outcomes import Outcome, Totals, read_outcomes
+from rdu_batch.runner.run_layout import SEGMENTS_FOLDER, SegmentName
+from rdu_batch.runner.sealing import LineSpool, seal_shard
+from rdu_batch.runner.segments import merge_segments
+from rdu_batch.sessions.artifact import fetch_artifact
+from rdu_batch.sessions.decode_loop import generate, row_seed_of
+from rdu_batch.sessions.registry import open_session
+from rdu_batch.sessions.tokenizer import open_tokenizer
+from rdu_batch.storage.store import open_store
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+#: Detail of a given-up row; the same wherever and whenever that happens.
+GIVEN_UP = "the session process died or exceeded limits.row_timeout_s on this row alone, repeatedly"
+
+
+class LeaseRunner:
+    """One worker's open session and everything it needs to run leases of one job."""
+
+    def __init__(self, context: JobContext) -> None:
+        """Open the plan, the artifact, the tokenizer and the session; check the canary.
+
+        Raises:
+            ArtifactError: the artifact is missing, damaged or for another target. Ends the job.
+            OutputMismatch: the store holds another plan. Ends the job.
+            SessionBroken: the canary differs from the run's. Ends the worker.
+        """
+        spec = context.spec
+        self._context = context
+        self._store = open_store(spec.output.url)
+        self._plan = context.load_plan(self._store)
+        self._reader = RowReader(self._store, self._plan)
+        self._renderer = PromptRenderer(spec.prompt)
+        session = spec.session
+        artifact = fetch_artifact(session.artifact) if session.artifact is not None else None
+        self._tokenizer = open_tokenizer(session.kind, artifact, chat=spec.prompt.chat_template)
+        self._session = open_session(session.kind, artifact, threads=session.threads)
+        check_canary(self._store, self._session)
+
+    def close(self) -> None:
+        """Close the session."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(
+        self,
+        task: Task,
+        *,
+        on_row: Callable[[int], None] = lambda _row: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Answer:
+        """Do one task to its durable end.
+
+        Args:
+            task: a lease or a shard to seal.
+            on_row: called with each row's ordinal before the row is begun.
+            should_stop: asked between rows; True ends the lease early, its finished rows kept.
+
+        Raises:
+            InputError: an input changed since it was pinned. Ends the job.
+            StoreError: the store failed. Ends the job.
+            SessionBroken: the session failed. Ends the worker; the lease is run elsewhere.
+        """
+        if isinstance(task, SealTask):
+            return self._seal(task)
+        with tempfile.TemporaryDirectory(prefix="rdu-batch-lease-") as folder:
+            spool = LineSpool(Path(folder, "outcomes"))
+            started_s = time.monotonic()
+            with spool:
+                totals = self._run_rows(task, spool, on_row, should_stop)
+            rows_s = time.monotonic() - started_s
+            end_row = task.first_row + spool.num_rows
+            covers_shard = task.covers_shard and end_row == task.end_row
+            if covers_shard:
+                self._seal_spool(task, spool)
+            elif spool.num_rows:
+                self._put_segment(task, end_row, spool)
+        return LeaseDone(
+            task.lease_id, task.shard, task.first_row, end_row, covers_shard, totals, rows_s
+        )
+
+    def _run_rows(
+        self,
+        lease: Lease,
+        spool: LineSpool,
+        on_row: Callable[[int], None],
+        should_stop: Callable[[], bool],
+    ) -> Totals:
+        totals = Totals()
+        for row in self._reader.read_rows(lease.first_row, lease.end_row):
+            if should_stop():
+                break
+            on_row(row.ordinal)
+            outcome = self._give_up_row(row) if lease.is_given_up else self._run_row(row)
+            totals.count(outcome)
+            spool.write(outcome.to_bytes())
+        return totals
+
+    def _give_up_row(self, row: Row) -> Outcome:
+        """The dead letter of a row that killed its session each time it ran alone."""
+        id_field = self._context.spec.input.id_field
+        id_text = parse_row(row).texts.get(id_field) if id_field is not None else None
+        reason = str(Reason.SESSION_KILLED)
+        line = dead_line(row, reason=reason, detail=GIVEN_UP, id_text=id_text)
+        return Outcome(False, reason, line)
+
+    def _run_row(self, row: Row) -> Outcome:
+        """The one outcome of a row; a RowError becomes its dead letter."""
+        spec = self._context.spec
+        fields: Fields | None = None
+        try:
+            fields = parse_row(row)
+            prompt = self._renderer.render(fields)
+            prompt_ids = self._tokenizer.encode(prompt, date=spec.prompt.date)
+            generation = generate(
+                self._session,
+                self._tokenizer,
+                prompt_ids,
+                spec.generation,
+                row_seed=row_seed_of(spec.generation.seed, row.path, row.line),
+            )
+        except RowError as error:
+            id_text = fields.texts.get(spec.input.id_field or "") if fields is not None else None
+            line = dead_line(row, reason=error.reason, detail=error.detail, id_text=id_text)
+            return Outcome(False, str(error.reason), line)
+        finish_reason = str(generation.finish_reason)
+        line = prediction_line(
+            row,
+            fields,
+            id_field=spec.input.id_field,
+            carry=spec.input.carry,
+            prediction=generation.text,
+            finish_reason=finish_reason,
+            num_prompt_tokens=generation.num_prompt_tokens,
+            num_generated_tokens=generation.num_generated_tokens,
+        )
+        return Outcome(
+            True,
+            finish_reason,
+            line,
+            generation.num_prompt_tokens,
+            generation.num_generated_tokens,
+        )
+
+    def _put_segment(self, lease: Lease, end_row: int, spool: LineSpool) -> None:
+        segment = SegmentName(
+            lease.shard,
+            lease.first_row,
+            end_row,
+            self._context.epoch,
+            lease.lease_id,
+            spool.sha256,
+        )
+        self._store.put_file(segment.name, str(spool.path))
+
+    def _seal_spool(self, lease: Lease, spool: LineSpool) -> None:
+        with spool.path.open("rb") as lines:
+            seal_shard(self._store, self._plan, self._plan.shard(lease.shard), read_outcomes(lines))
+
+    def _seal(self, task: SealTask) -> SealDone:
+        shard = self._plan.shard(task.shard)
+        names = self._store.list_names(f"{SEGMENTS_FOLDER}/{task.shard:05d}")
+        segments = [name for text in names if (name := SegmentName.parse(text)) is not None]
+        outcomes = merge_segments(self._store, segments, shard.first_row, shard.end_row)
+        sealed = seal_shard(self._store, self._plan, shard, outcomes)
+        if isinstance(sealed, CommitRecord):
+            return SealDone(task.shard, sealed.totals)
+        return SealDone(task.shard, Totals(), tuple(sealed))

@@ -1,0 +1,116 @@
+r"""Outcomes of rows and how a segment holds them.
+
+An outcome is the exact line that will stand in a ``part-*`` or ``dead-*`` file, with the counts
+that totals are made of. A segment is one outcome a line, in row order:
+
+    P <prompt tokens> <generated tokens> <finish reason> <prediction line>\n
+    D <reason> <dead line>\n
+
+The header is ASCII without blanks, so that a line is cut with one split and the rest stays byte
+for byte what will be published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one row: a prediction or a dead letter.
+
+    ``label`` is the finish reason of a prediction, the reason class of a dead letter.
+    """
+
+    is_prediction: bool
+    label: str
+    line: bytes
+    num_prompt_tokens: int = 0
+    num_generated_tokens: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The outcome as a segment line, with its final newline."""
+        if self.is_prediction:
+            header = f"P {self.num_prompt_tokens} {self.num_generated_tokens} {self.label} "
+        else:
+            header = f"D {self.label} "
+        return header.encode("ascii") + self.line
+
+    @classmethod
+    def from_bytes(cls, segment_line: bytes) -> Outcome:
+        """Read a segment line, final newline included.
+
+        Raises:
+            ValueError: these bytes are not an outcome.
+        """
+        if segment_line.startswith(b"P "):
+            _, prompt, generated, label, line = segment_line.split(b" ", 4)
+            return cls(True, label.decode("ascii"), line, int(prompt), int(generated))
+        kind, label, line = segment_line.split(b" ", 2)
+        if kind != b"D":
+            raise ValueError(f"an outcome begins with P or D, found {segment_line[:20]!r}")
+        return cls(False, label.decode("ascii"), line)
+
+
+def read_outcomes(lines: Iterable[bytes]) -> Iterator[Outcome]:
+    """Outcomes of segment lines, each with its newline: an open binary file, for instance."""
+    return map(Outcome.from_bytes, lines)
+
+
+@dataclass
+class Totals:
+    """Counts over outcomes; they add up, and they are what manifests and summaries are made of."""
+
+    rows: int = 0
+    predictions: int = 0
+    dead: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    finish_reasons: dict[str, int] = field(default_factory=dict)
+    dead_reasons: dict[str, int] = field(default_factory=dict)
+
+    def count(self, outcome: Outcome) -> None:
+        """Add one outcome."""
+        self.rows += 1
+        self.prompt_tokens += outcome.num_prompt_tokens
+        self.generated_tokens += outcome.num_generated_tokens
+        if outcome.is_prediction:
+            self.predictions += 1
+            labels = self.finish_reasons
+        else:
+            self.dead += 1
+            labels = self.dead_reasons
+        labels[outcome.label] = labels.get(outcome.label, 0) + 1
+
+    def add(self, other: Totals) -> None:
+        """Add another's counts to this one's."""
+        self.rows += other.rows
+        self.predictions += other.predictions
+        self.dead += other.dead
+        self.prompt_tokens += other.prompt_tokens
+        self.generated_tokens += other.generated_tokens
+        for mine, theirs in (
+            (self.finish_reasons, other.finish_reasons),
+            (self.dead_reasons, other.dead_reasons),
+        ):
+            for label, number in theirs.items():
+                mine[label] = mine.get(label, 0) + number
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with sorted labels, so that equal counts give equal bytes."""
+        return {
+            "rows": self.rows,
+            "predictions": self.predictions,
+            "dead": self.dead,
+            "prompt_tokens": self.prompt_tokens,
+            "generated_tokens": self.generated_tokens,
+            "finish_reasons": dict(sorted(self.finish_reasons.items())),
+            "dead_reasons": dict(sorted(self.dead_reasons.items())),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Totals:
+        """Read back what ``to_json`` wrote."""
+        return cls(**document)

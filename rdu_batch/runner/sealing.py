@@ -1,0 +1,118 @@
+"""Sealing: a shard whose rows all have an outcome becomes two files and a commit record.
+
+The files are spooled to local disk, put whole under names of this attempt alone, then the commit
+record is created once, then the files are published under their stable names. A crash between
+any two steps leaves either an uncommitted shard, sealed again from its segments, or a committed
+one, published again from its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rdu_batch.job.plan import Plan, Shard
+from rdu_batch.runner.commits import CommitRecord, SealedFile, create_commit, publish
+from rdu_batch.runner.outcomes import Outcome, Totals
+from rdu_batch.runner.run_layout import sealed
+from rdu_batch.storage.store import Store
+
+
+class LineSpool:
+    """Lines written to a local file, with the row count, size and sha256 of what was written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.num_rows = 0
+        self.num_bytes = 0
+        self._sha256 = hashlib.sha256()
+        self._file = path.open("wb")
+
+    def write(self, line: bytes) -> None:
+        """Add one line, its newline included."""
+        self._file.write(line)
+        self._sha256.update(line)
+        self.num_rows += 1
+        self.num_bytes += len(line)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of all bytes so far."""
+        return self._sha256.hexdigest()
+
+    def close(self) -> None:
+        """Flush to the operating system; the file stays."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def seal_shard(
+    store: Store, plan: Plan, shard: Shard, outcomes: Iterable[Outcome | None]
+) -> CommitRecord | list[tuple[int, int]]:
+    """Seal, commit and publish a shard from one outcome a row, in row order.
+
+    Returns:
+        The commit record that stands (another attempt's, if it was first), or, when rows have no
+        outcome, their ranges; nothing is written to the store then.
+    """
+    with tempfile.TemporaryDirectory(prefix="rdu-batch-seal-") as folder:
+        totals = Totals()
+        missing: list[tuple[int, int]] = []
+        part = LineSpool(Path(folder, "part"))
+        dead = LineSpool(Path(folder, "dead"))
+        with part, dead:
+            for row, outcome in enumerate(outcomes, start=shard.first_row):
+                if outcome is None:
+                    _extend(missing, row)
+                    continue
+                totals.count(outcome)
+                (part if outcome.is_prediction else dead).write(outcome.line)
+        if missing:
+            return missing
+        record = _put_and_commit(store, plan, shard, part, dead, totals)
+    publish(store, record, plan)
+    return record
+
+
+def _put_and_commit(
+    store: Store, plan: Plan, shard: Shard, part: LineSpool, dead: LineSpool, totals: Totals
+) -> CommitRecord:
+    token = secrets.token_hex(8)
+    record = CommitRecord(
+        shard=shard.index,
+        plan_digest=plan.digest,
+        token=token,
+        part=_put_sealed(store, part, sealed(shard.index, "part", token)),
+        dead=_put_sealed(store, dead, sealed(shard.index, "dead", token))
+        if dead.num_rows
+        else None,
+        totals=totals,
+    )
+    return create_commit(store, record)
+
+
+def _put_sealed(store: Store, spool: LineSpool, name: str) -> SealedFile:
+    store.put_file(name, str(spool.path))
+    return SealedFile(name, spool.num_rows, spool.num_bytes, spool.sha256)
+
+
+def _extend(ranges: list[tuple[int, int]], row: int) -> None:
+    if ranges and ranges[-1][1] == row:
+        ranges[-1] = (ranges[-1][0], row + 1)
+    else:
+        ranges.append((row, row + 1))

@@ -1,0 +1,115 @@
+"""The child process that holds a worker's session: ``python -m rdu_batch.runner.session_process``.
+
+A session's native code can crash, hang or hold the interpreter, so it never shares a process with
+what watches it. The child reads one JSON request a line on standard input and answers one JSON
+line on the file descriptor that was standard output; anything else that is printed goes to
+standard error. The ordinal of the row in progress is written to a small shared file.
+
+Requests: a task of ``leases.py``. Answers: ``{"ready": ...}`` once, then ``{"answer": ...}`` or
+``{"error": {...}}`` for each request. End of input ends the child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import mmap
+import os
+import signal
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+#: prctl(2) option: the signal this process gets when its parent dies. Source: linux/prctl.h.
+PR_SET_PDEATHSIG = 1
+
+#: What the shared file holds before any row is begun.
+NO_ROW = -1
+ROW_FORMAT = struct.Struct("<q")
+
+T = TypeVar("T")
+
+
+def main(argv: list[str]) -> int:
+    """Serve leases until the end of input. ``argv``: context file, row file, parent's pid."""
+    context_file, row_file, parent_pid = argv
+    _die_with_parent(int(parent_pid))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = _take_over_stdout()
+    with (
+        Path(row_file).open("r+b") as file,
+        mmap.mmap(file.fileno(), ROW_FORMAT.size) as row_memory,
+    ):
+        return _serve(Path(context_file).read_text(), row_memory, answers)
+
+
+def _serve(context_json: str, row_memory: mmap.mmap, answers: TextIO) -> int:
+    from rdu_batch.runner.job_context import JobContext
+    from rdu_batch.runner.lease_run import LeaseRunner
+    from rdu_batch.runner.leases import Lease, SealTask, from_wire, to_wire
+
+    def on_row(row: int) -> None:
+        row_memory[:] = ROW_FORMAT.pack(row)
+
+    def open_runner() -> LeaseRunner:
+        return LeaseRunner(JobContext.from_json(context_json))
+
+    runner = _answer(answers, "ready", open_runner, lambda _runner: {"pid": os.getpid()})
+    if runner is None:
+        return 1
+    with runner:
+        for request in sys.stdin:
+            task = from_wire(json.loads(request))
+            if not isinstance(task, Lease | SealTask):
+                raise TypeError(f"not a task: {request!r}")
+            run = functools.partial(runner.run, task, on_row=on_row)
+            done = _answer(answers, "answer", run, to_wire)
+            on_row(NO_ROW)
+            if done is None:
+                return 1
+    return 0
+
+
+def _answer(
+    answers: TextIO, name: str, work: Callable[[], T], to_json: Callable[[T], Any]
+) -> T | None:
+    """Do some work and answer with its result, or with its error; None after an error.
+
+    Every error is caught here because this process has nobody above it: the watching process
+    decides by the error's class whether the worker or the job ends.
+    """
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 - reported whole to the watching process
+        text = traceback.format_exc()
+        sys.stderr.write(text)
+        document = {
+            "error": {"kind": type(error).__name__, "message": str(error), "traceback": text}
+        }
+        print(json.dumps(document), file=answers, flush=True)
+        return None
+    print(json.dumps({name: to_json(result)}), file=answers, flush=True)
+    return result
+
+
+def _take_over_stdout() -> TextIO:
+    """Keep the answer channel to ourselves: what libraries print goes to standard error."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return channel
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """Ask the kernel to kill this process when its parent ends, however it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        raise SystemExit("the parent process is gone")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

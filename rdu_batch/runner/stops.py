@@ -1,0 +1,72 @@
+"""Stop requests: Ctrl-C, SIGTERM and the deadline, all the same to a run.
+
+While a run plans and connects, where every step is whole or absent, a stop raises ``Interrupted``
+at once. While leases are out it only sets a flag, which the driver's loop looks at: raising in the
+middle of a callback of Ray would leave its state undefined.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rdu_batch.errors import Interrupted
+
+_NAMES = {signal.SIGALRM: "the deadline (limits.deadline_s)"}
+
+
+class StopRequest:
+    """Whether, and why, the run should stop."""
+
+    def __init__(self) -> None:
+        #: Why to stop, in words; None while the run goes on.
+        self.reason: str | None = None
+        self._raises = False
+
+    def is_requested(self) -> bool:
+        """True once a stop was asked for."""
+        return self.reason is not None
+
+    @contextmanager
+    def watch(self, deadline_s: float | None) -> Iterator[None]:
+        """Listen for signals and the deadline; handlers of before are put back at the end."""
+        kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+        before = {kind: signal.getsignal(kind) for kind in kinds}
+        self.listen()
+        if deadline_s is not None:
+            signal.setitimer(signal.ITIMER_REAL, deadline_s)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def listen(self) -> None:
+        """Install the handlers; again after ``ray.init``, which puts its own in their place."""
+        for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(kind, self._on_signal)
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Inside, a stop raises ``Interrupted`` at once."""
+        self._raises = True
+        try:
+            self._raise_if_requested()
+            yield
+        finally:
+            self._raises = False
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.reason = _NAMES.get(signal.Signals(number), signal.Signals(number).name)
+        if self._raises:
+            self._raise_if_requested()
+
+    def _raise_if_requested(self) -> None:
+        if self.reason is not None:
+            raise Interrupted(
+                f"stopped by {self.reason} before any lease was out; nothing is lost. "
+                "Run the same command again to go on."
+            )

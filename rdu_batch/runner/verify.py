@@ -1,0 +1,280 @@
+"""Verify: re-read a finished output and find what differs from what its manifest promises.
+
+Works on the output alone, wherever it was moved to: manifest and parts. Where ``_run/`` is still
+there, the sealed copies under it tell which row of a damaged part changed.
+
+Promises: every part and dead letter file is read whole and hashed; every row of every shard is
+found exactly once, in order; every total is counted again. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any
+
+from rdu_batch.errors import ObjectMissing, VerifyFailed
+from rdu_batch.job.records import DEAD_KEYS, PREDICTION_KEYS, row_key
+from rdu_batch.job.run_paths import MANIFEST, SUCCESS, read_shard_file_name
+from rdu_batch.runner.commits import CommitRecord
+from rdu_batch.runner.manifest import read_manifest, read_success
+from rdu_batch.runner.outcomes import Totals
+from rdu_batch.runner.run_layout import commit_record
+from rdu_batch.storage.store import Store
+
+#: Parts are read in ranges of this size, so that a part of any size fits in memory.
+READ_BYTES = 8 << 20
+#: A report names at most this many problems of one shard.
+MAX_PROBLEMS_PER_SHARD = 20
+
+
+@dataclass
+class Verification:
+    """What verify found."""
+
+    output: str
+    rows: int = 0
+    shards: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        """True if nothing differs."""
+        return not self.problems
+
+
+RowKey = tuple[int, int]
+
+
+def verify_output(store: Store) -> Verification:
+    """Check a finished output.
+
+    Raises:
+        VerifyFailed: there is no finished output here, or its manifest cannot be read (exit 7).
+        StoreError: the store failed.
+    """
+    manifest, manifest_sha256 = _read_finished(store)
+    found = Verification(store.url)
+    success = read_success(store)
+    if success is not None and success.manifest_sha256 != manifest_sha256:
+        found.problems.append(
+            f"{MANIFEST}: sha256 is {manifest_sha256}, {SUCCESS} says {success.manifest_sha256}"
+        )
+    totals = Totals()
+    rows = _RowsOfInputs(manifest["inputs"])
+    next_row = 0
+    for entry in manifest["parts"]:
+        shard = _ShardCheck(store, entry, rows, next_row)
+        found.problems.extend(shard.check())
+        totals.add(shard.totals)
+        next_row += shard.num_rows
+        found.shards += 1
+    found.rows = totals.rows
+    found.problems.extend(_check_totals(totals, manifest, next_row))
+    found.problems.extend(_check_strangers(store, manifest))
+    return found
+
+
+def _read_finished(store: Store) -> tuple[dict[str, Any], str]:
+    try:
+        manifest, sha256 = read_manifest(store)
+    except ObjectMissing as error:
+        raise VerifyFailed(
+            f"{store.url}: there is no {MANIFEST}, so there is no finished output to verify. "
+            "Run the job to its end first, or correct the URL."
+        ) from error
+    if not store.exists(SUCCESS):
+        raise VerifyFailed(
+            f"{store.url}: there is a {MANIFEST} but no {SUCCESS}: the job was interrupted just "
+            "before its end, or the file was lost. Run the job again; it will finish at once."
+        )
+    return manifest, sha256
+
+
+class _RowsOfInputs:
+    """Which (input, line) each row ordinal is, as far as the manifest alone tells.
+
+    In a file without blank lines the n-th row is line n. With blank lines only bounds are known:
+    a row's line is at least its number, and no more than that plus the number of blank lines.
+    """
+
+    def __init__(self, inputs: list[dict[str, Any]]) -> None:
+        self._inputs = inputs
+        self._first_rows = [0, *accumulate(int(entry["rows"]) for entry in inputs)]
+
+    def place(self, row: int) -> tuple[int, int, int]:
+        """(file index, lowest line, highest line) of a row ordinal."""
+        at = bisect_right(self._first_rows, row) - 1
+        entry = self._inputs[at]
+        number = row - self._first_rows[at] + 1
+        return int(entry["index"]), number, number + int(entry["lines"]) - int(entry["rows"])
+
+
+class _ShardCheck:
+    def __init__(
+        self, store: Store, entry: dict[str, Any], rows: _RowsOfInputs, first_row: int
+    ) -> None:
+        self._store = store
+        self._entry = entry
+        self._rows = rows
+        self._first_row = first_row
+        self._dead = entry["dead"]
+        self.num_rows = int(entry["rows"]) + (int(self._dead["rows"]) if self._dead else 0)
+        self.totals = Totals()
+        self._sealed = _sealed_names(store, int(entry["shard"]))
+
+    def check(self) -> list[str]:
+        """Problems of this shard, at most ``MAX_PROBLEMS_PER_SHARD``."""
+        problems: list[str] = []
+        keys: list[RowKey] = []
+        for kind, entry in (("part", self._entry), ("dead", self._dead)):
+            if entry:
+                file = _FileCheck(self._store, entry, self._sealed.get(kind), kind, self.totals)
+                problems.extend(file.check())
+                keys.extend(file.keys)
+        problems.extend(self._check_rows(keys))
+        if len(problems) > MAX_PROBLEMS_PER_SHARD:
+            more = len(problems) - MAX_PROBLEMS_PER_SHARD
+            problems = [*problems[:MAX_PROBLEMS_PER_SHARD], f"and {more} more of this shard"]
+        return problems
+
+    def _check_rows(self, keys: list[RowKey]) -> Iterator[str]:
+        """Every row of the shard once: walk the expected rows and the found ones side by side."""
+        name = f"shard {self._entry['shard']}"
+        found = sorted(keys)
+        for before, after in pairwise(found):
+            if before == after:
+                yield f"{name}: row {list(after)} is there more than once"
+        found = sorted(set(keys))
+        at = 0
+        for row in range(self._first_row, self._first_row + self.num_rows):
+            file_index, lowest, highest = self._rows.place(row)
+            if at < len(found) and found[at][0] == file_index and lowest <= found[at][1] <= highest:
+                at += 1
+                continue
+            if at < len(found) and found[at] < (file_index, lowest):
+                yield f"{name}: row {list(found[at])} does not belong to this shard"
+                at += 1
+                continue
+            line = lowest if lowest == highest else f"{lowest}..{highest}"
+            yield f"{name}: row [{file_index}, {line}] is missing"
+        for key in found[at:]:
+            yield f"{name}: row {list(key)} does not belong to this shard"
+
+
+class _FileCheck:
+    """One ``part-*`` or ``dead-*`` file against its entry in the manifest."""
+
+    def __init__(
+        self, store: Store, entry: dict[str, Any], sealed: str | None, kind: str, totals: Totals
+    ) -> None:
+        self._store = store
+        self._name = str(entry["name"])
+        self._entry = entry
+        self._sealed = sealed
+        self._is_part = kind == "part"
+        self._totals = totals
+        self.keys: list[RowKey] = []
+
+    def check(self) -> list[str]:
+        try:
+            size_bytes = self._store.stat(self._name).size_bytes
+        except ObjectMissing:
+            return [f"{self._name}: the file is missing"]
+        sha256 = hashlib.sha256()
+        problems: list[str] = []
+        previous: RowKey | None = None
+        number = 0
+        for number, line in enumerate(read_lines(self._store, self._name, size_bytes), start=1):
+            sha256.update(line)
+            try:
+                key = row_key(line)
+                self._count(line)
+            except (ValueError, KeyError, TypeError) as error:
+                problems.append(f"{self._name}: line {number} is damaged: {error}")
+                continue
+            if previous is not None and key <= previous:
+                problems.append(f"{self._name}: line {number}: row {list(key)} is out of order")
+            self.keys.append(key)
+            previous = key
+        if number != self._entry["rows"]:
+            problems.append(f"{self._name}: has {number} rows, wanted {self._entry['rows']}")
+        if sha256.hexdigest() != self._entry["sha256"]:
+            problems.append(self._where_changed(size_bytes, sha256.hexdigest()))
+        return problems
+
+    def _count(self, line: bytes) -> None:
+        """Count a line, whose keys must be the record's own, in order."""
+        record = json.loads(line)
+        wanted = PREDICTION_KEYS if self._is_part else DEAD_KEYS
+        if tuple(record)[: len(wanted)] != wanted:
+            raise ValueError(f"its keys are {list(record)[: len(wanted)]}, wanted {list(wanted)}")
+        labels = self._totals.finish_reasons if self._is_part else self._totals.dead_reasons
+        label = record["finish_reason" if self._is_part else "reason"]
+        labels[label] = labels.get(label, 0) + 1
+        self._totals.rows += 1
+        self._totals.predictions += self._is_part
+        self._totals.dead += not self._is_part
+        if self._is_part:
+            self._totals.prompt_tokens += record["num_prompt_tokens"]
+            self._totals.generated_tokens += record["num_generated_tokens"]
+
+    def _where_changed(self, size_bytes: int, sha256: str) -> str:
+        problem = f"{self._name}: sha256 is {sha256}, wanted {self._entry['sha256']}"
+        if self._sealed is None or not self._store.exists(self._sealed):
+            return f"{problem}; which row changed cannot be told without {self._name}'s sealed copy"
+        sealed_bytes = self._store.stat(self._sealed).size_bytes
+        ours = read_lines(self._store, self._name, size_bytes)
+        sealed = read_lines(self._store, self._sealed, sealed_bytes)
+        for number, line in enumerate(sealed, start=1):
+            if next(ours, b"") != line:
+                return (
+                    f"{problem}; the first line that changed is {number}, row {list(row_key(line))}"
+                )
+        return f"{problem}; lines were added after the last row"
+
+
+def read_lines(store: Store, name: str, size_bytes: int) -> Iterator[bytes]:
+    """Lines of an object, each with its newline, in bounded memory; the last may lack one."""
+    rest = b""
+    for start in range(0, size_bytes, READ_BYTES):
+        rest += store.read_range(name, start, min(start + READ_BYTES, size_bytes))
+        *lines, rest = rest.split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if rest:
+        yield rest
+
+
+def _sealed_names(store: Store, shard: int) -> dict[str, str]:
+    """Names of the shard's sealed copies, where ``_run/`` still has them."""
+    name = commit_record(shard)
+    if not store.exists(name):
+        return {}
+    record = CommitRecord.from_bytes(store.read(name))
+    names = {"part": record.part.name}
+    if record.dead is not None:
+        names["dead"] = record.dead.name
+    return names
+
+
+def _check_totals(totals: Totals, manifest: dict[str, Any], num_rows: int) -> Iterator[str]:
+    wanted = manifest["totals"]
+    if num_rows != wanted["rows"]:
+        yield f"{MANIFEST}: its parts have {num_rows} rows, its totals say {wanted['rows']}"
+    for name, found in totals.to_json().items():
+        if found != wanted[name]:
+            yield f"{MANIFEST}: totals.{name} is {wanted[name]}, counted {found}"
+
+
+def _check_strangers(store: Store, manifest: dict[str, Any]) -> Iterator[str]:
+    """A ``part-*`` or ``dead-*`` file that the manifest does not name would be read by a glob."""
+    known = {str(entry["name"]) for entry in manifest["parts"]}
+    known |= {str(entry["dead"]["name"]) for entry in manifest["parts"] if entry["dead"]}
+    for name in store.list_names():
+        if read_shard_file_name(name) is not None and name not in known:
+            yield f"{name}: the manifest does not know this file"

@@ -1,0 +1,81 @@
+"""The door every session kind stands behind: batch size 1, one session a worker, kept for life.
+
+Promises: the tokens of a row depend on that row alone; ``reset`` forgets everything.
+Does not: tokenize, sample, stop, or know about rows; see ``decode_loop.py`` for that.
+
+Shapes: S prompt length in tokens (1 <= S < max_seq_length), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What a session can hold, and what it runs on."""
+
+    #: Name of the kind: ``inductor``, ``eager``, ``fake`` or a plug-in's.
+    kind: str
+    #: Positions of the key/value cache: prompt and generated tokens together.
+    max_seq_length: int
+    #: Tokens per full prefill call inside the session; 1 where there are no chunks.
+    prefill_chunk: int
+    vocab_size: int
+    #: ``bf16`` or ``fp32``: the weights' and activations' type.
+    dtype: str
+    #: Intra-op threads, pinned for the life of the session.
+    threads: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one prefill or decode call gives back."""
+
+    #: Arg max of the logits; the lowest id wins a tie.
+    token_id: int
+    #: [1, V] float32 when the call asked for logits, otherwise None. Owned by the caller.
+    logits_1V: Tensor | None = None
+
+
+class Session(Protocol):
+    """One loaded, compiled model, ready to generate one row at a time."""
+
+    @property
+    def info(self) -> SessionInfo:
+        """Limits, dtype and vocabulary; constant for the life of the session."""
+
+    def prefill(self, input_ids_1S: Sequence[int], *, want_logits: bool = False) -> Step:
+        """Start a row: forget the row before, fill the cache with the prompt, score what follows.
+
+        Args:
+            input_ids_1S: the prompt's token ids, 1 <= S < max_seq_length.
+            want_logits: also return the logits after the last prompt token.
+
+        Raises:
+            ValueError: S is out of range or an id is outside the vocabulary. A programming error:
+                the decode loop turns prompts that are too long into dead letters before this.
+            SessionBroken: the device failed. Ends the worker.
+        """
+
+    def decode(self, token_id: int, position: int, *, want_logits: bool = False) -> Step:
+        """Feed one token at ``position`` and score the next one.
+
+        Positions follow each other: the first decode after a prompt of S tokens is at position S,
+        and the last possible one is ``max_seq_length - 1``.
+
+        Raises:
+            ValueError: the position does not follow the last one, or does not fit.
+            SessionBroken: the device failed. Ends the worker.
+        """
+
+    def reset(self) -> None:
+        """Forget the current row. The next call must be a prefill."""
+
+    def close(self) -> None:
+        """Give everything back. The session cannot be used afterwards; closing twice is fine."""
