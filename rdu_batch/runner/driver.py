@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from rdu_batch.errors import Interrupted, StoppedEarly
 from rdu_batch.report.progress import Progress, Snapshot
+from rdu_batch.runner.actions import Action, Assign, Finish, GiveUp, StartWorker
 from rdu_batch.runner.executor import Executor, JobFailed, WorkerEvent, WorkerLost, WorkerReady
-from rdu_batch.runner.scheduler import Action, Assign, Finish, GiveUp, Scheduler, StartWorker
+from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
 
 #: How long one wait for events may take; a stop request is seen at least this often.

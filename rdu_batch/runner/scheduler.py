@@ -17,9 +17,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from rdu_batch.job.plan import Plan
+from rdu_batch.runner.actions import Action, Assign, Finish, GiveUp, StartWorker
 from rdu_batch.runner.executor import TaskDone, WorkerEvent, WorkerLost, WorkerReady
 from rdu_batch.runner.leases import Lease, LeaseDone, SealDone, SealTask, Task
 from rdu_batch.runner.outcomes import Totals
+from rdu_batch.runner.shard_progress import RowRange, ShardProgress, after_death
 
 #: A lease aims at this much work: long enough to make commits cheap, short enough to lose little.
 LEASE_TARGET_S = 10.0
@@ -29,62 +31,6 @@ TAIL_SHARE = 0.5
 EARLY_STOP_ROWS = 1000
 #: Starts that may fail in a row, per wanted worker, before the job is given up.
 START_FAILURES_PER_WORKER = 3
-
-
-@dataclass(frozen=True)
-class StartWorker:
-    """Start a new worker under this id."""
-
-    worker_id: int
-
-
-@dataclass(frozen=True)
-class Assign:
-    """Give an idle worker a task."""
-
-    worker_id: int
-    task: Task
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Every shard is committed."""
-
-
-@dataclass(frozen=True)
-class GiveUp:
-    """The job cannot or should not go on; ``reason`` is for people."""
-
-    reason: str
-
-
-Action = StartWorker | Assign | Finish | GiveUp
-
-
-@dataclass(frozen=True)
-class RowRange:
-    """Pending rows ``[first_row, end_row)`` with what happened to them so far."""
-
-    first_row: int
-    end_row: int
-    #: Session deaths while this single row ran alone; only ever above 0 for one row.
-    strikes: int = 0
-    #: Suspected of killing its session: leased alone.
-    is_suspect: bool = False
-
-
-@dataclass
-class ShardProgress:
-    """A shard that is begun but not committed."""
-
-    pending: list[RowRange]
-    num_leased: int = 0
-    is_sealing: bool = False
-
-    @property
-    def is_ready_to_seal(self) -> bool:
-        """All rows durable, nobody sealing yet."""
-        return not self.pending and not self.num_leased and not self.is_sealing
 
 
 @dataclass
@@ -124,6 +70,7 @@ class Scheduler:
         self._next_lease_id = 0
         self._was_ever_ready = False
         self._start_failures = 0
+        self._last_start_failure = ""
         self._deaths_without_progress = 0
         self._row_s: float | None = None
         self._num_pending = self._count_pending()
@@ -171,6 +118,8 @@ class Scheduler:
         if totals.rows >= EARLY_STOP_ROWS and totals.dead * 2 > totals.rows:
             return [GiveUp(_mostly_dead(totals))]
         actions = self._replacements()
+        if not (actions or self._starting or self.num_workers_alive):
+            return [self._no_session_starts()]
         while self._idle and (taken := self._take_task()) is not None:
             worker_id = self._idle.pop(0)
             self._busy[worker_id] = taken
@@ -248,11 +197,14 @@ class Scheduler:
 
     def _on_start_failed(self, event: WorkerLost) -> GiveUp | None:
         self._start_failures += 1
-        none_starts = not self._was_ever_ready and self._start_failures >= self.num_workers
-        too_many = self._start_failures >= START_FAILURES_PER_WORKER * self.num_workers
-        if none_starts or (too_many and not self.num_workers_alive and not self._starting):
-            return GiveUp(f"no session starts ({self._start_failures} tries). {event.cause}")
+        self._last_start_failure = event.cause
+        if not self._was_ever_ready and self._start_failures >= self.num_workers:
+            return self._no_session_starts()
         return None
+
+    def _no_session_starts(self) -> GiveUp:
+        tries, cause = self._start_failures, self._last_start_failure
+        return GiveUp(f"no session starts ({tries} tries in a row). The last one: {cause}")
 
     def _take_back(self, event: WorkerLost) -> None:
         task, rows = self._busy.pop(event.worker_id)
@@ -261,7 +213,7 @@ class Scheduler:
             shard.is_sealing = False
             return
         shard.num_leased -= 1
-        self._give_back(shard, _after_death(rows, event))
+        self._give_back(shard, after_death(rows, event))
 
     # -- what goes out
 
@@ -323,25 +275,6 @@ class Scheduler:
         target = LEASE_TARGET_S / self._row_s if self._row_s > 0 else math.inf
         tail = math.ceil(TAIL_SHARE * self._num_pending / self.num_workers)
         return max(1, int(min(target, tail)))
-
-
-def _after_death(rows: RowRange, event: WorkerLost) -> list[RowRange]:
-    """What returns to pending when a worker dies with these rows.
-
-    If its session died inside a known row, that row is a suspect, to be leased alone; dying again,
-    alone, is a strike. A lost actor, node or driver is never held against a row.
-    """
-    row = event.row
-    if not event.session_died or row is None or not rows.first_row <= row < rows.end_row:
-        return [rows]
-    if rows.is_suspect:
-        return [replace(rows, strikes=rows.strikes + 1)]
-    parts = [
-        RowRange(rows.first_row, row),
-        RowRange(row, row + 1, is_suspect=True),
-        RowRange(row + 1, rows.end_row),
-    ]
-    return [part for part in parts if part.first_row < part.end_row]
 
 
 def _mostly_dead(totals: Totals) -> str:

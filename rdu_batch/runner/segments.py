@@ -64,8 +64,9 @@ def missing_ranges(
     gaps = []
     next_row = first_row
     for segment in sorted(segments):
-        if segment.first_row > next_row:
-            gaps.append((next_row, segment.first_row))
+        gap_end = min(segment.first_row, end_row)
+        if gap_end > next_row:
+            gaps.append((next_row, gap_end))
         next_row = max(next_row, segment.end_row)
     if next_row < end_row:
         gaps.append((next_row, end_row))

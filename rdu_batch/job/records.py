@@ -1,0 +1,163 @@
+"""Rows in, prediction and dead letter lines out.
+
+Promises: a row's values and the exact JSON text of each of its top-level values; lines with a fixed
+key order, in UTF-8, one LF at the end and none inside; the same row is refused with the same reason
+and detail on every machine. Does not: read files, split lines, or know what a prompt is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rdu_batch.errors import RowError
+from rdu_batch.job.json_object import read_object
+from rdu_batch.job.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "DEAD_KEYS",
+    "MAX_DETAIL_CHARS",
+    "PREDICTION_KEYS",
+    "Fields",
+    "Reason",
+    "Row",
+    "dead_line",
+    "parse_row",
+    "prediction_line",
+    "row_key",
+]
+
+#: Keys of a prediction line, in order; carried fields follow. A carried field may not have these.
+PREDICTION_KEYS = (
+    "row",
+    "id",
+    "prediction",
+    "finish_reason",
+    "num_prompt_tokens",
+    "num_generated_tokens",
+)
+#: Keys of a dead letter line, in order.
+DEAD_KEYS = ("row", "id", "path", "byte_offset", "reason", "detail")
+#: Longest detail of a dead letter, in characters.
+MAX_DETAIL_CHARS = 300
+
+_ROW_KEY = re.compile(rb'\{"row":\[(0|[1-9][0-9]*),(0|[1-9][0-9]*)\]')
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of an input that is not blank, and where it comes from."""
+
+    #: Position among all rows of the job, from 0.
+    ordinal: int
+    file_index: int
+    #: 1-based; counts blank lines too.
+    line: int
+    #: Path of the input file as the plan has it.
+    path: str
+    #: Offset of the line's first byte in its file.
+    byte_offset: int
+    #: The line's bytes; an LF or CR at its end does no harm.
+    line_bytes: bytes
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The top-level fields of one row."""
+
+    #: Python values. An integer of more than 4000 characters is a ``Decimal``.
+    values: dict[str, Any]
+    #: The exact JSON text of each value, as the input has it.
+    texts: dict[str, str]
+
+
+def parse_row(row: Row) -> Fields:
+    """Read a row: one JSON object, with the exact text of each of its values.
+
+    Raises:
+        RowError: not_json, not_unicode, not_an_object, duplicate_key or too_deep. Ends the row.
+    """
+    line_bytes = row.line_bytes
+    if row.byte_offset == 0 and line_bytes.startswith(b"\xef\xbb\xbf"):
+        line_bytes = line_bytes[3:]
+    try:
+        text = line_bytes.decode("utf-8")
+    except UnicodeDecodeError as error:
+        detail = f"byte {error.start + 1} of the line is not UTF-8; wanted UTF-8"
+        raise RowError(Reason.NOT_UNICODE, detail) from None
+    return Fields(*read_object(text))
+
+
+def prediction_line(
+    row: Row,
+    fields: Fields,
+    *,
+    id_field: str | None,
+    carry: Sequence[str],
+    prediction: str,
+    finish_reason: str,
+    num_prompt_tokens: int,
+    num_generated_tokens: int,
+) -> bytes:
+    """The line of a predicted row, with its LF.
+
+    The id and the carried fields keep the exact JSON text of the input; absent ones are null.
+
+    Raises:
+        ValueError: ``prediction`` holds half of a surrogate pair. A programming error.
+    """
+    texts = fields.texts
+    id_text = texts.get(id_field, "null") if id_field is not None else "null"
+    line = (
+        f'{{"row":[{row.file_index},{row.line}],"id":{id_text}'
+        f',"prediction":{_json_string(prediction)},"finish_reason":{_json_string(finish_reason)}'
+        f',"num_prompt_tokens":{num_prompt_tokens},"num_generated_tokens":{num_generated_tokens}'
+    )
+    carried = "".join(f",{_json_string(name)}:{texts.get(name, 'null')}" for name in carry)
+    return _one_line(f"{line}{carried}}}")
+
+
+def dead_line(row: Row, *, reason: str, detail: str, id_text: str | None) -> bytes:
+    """The line of a dead letter, with its LF.
+
+    Args:
+        row: the row that cannot be predicted.
+        reason: one of ``Reason``.
+        detail: one sentence, cut to ``MAX_DETAIL_CHARS``; must be the same wherever it is tried.
+        id_text: the exact JSON text of the row's id (``Fields.texts``), None if it has none.
+    """
+    # A detail may quote what is wrong with a row, so it may hold anything; it must never fail.
+    sound = detail.encode("utf-8", "backslashreplace").decode()
+    if len(sound) > MAX_DETAIL_CHARS:
+        sound = sound[: MAX_DETAIL_CHARS - 3] + "..."
+    return _one_line(
+        f'{{"row":[{row.file_index},{row.line}],"id":{"null" if id_text is None else id_text}'
+        f',"path":{_json_string(row.path)},"byte_offset":{row.byte_offset}'
+        f',"reason":{_json_string(reason)},"detail":{_json_string(sound)}}}'
+    )
+
+
+def _json_string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _one_line(text: str) -> bytes:
+    # An exact text may hold blank LFs only if the caller did not split its input on LF.
+    return text.replace("\n", " ").encode() + b"\n"
+
+
+def row_key(line_bytes: bytes) -> tuple[int, int]:
+    """(file_index, line) of a prediction or dead letter line.
+
+    Raises:
+        ValueError: the bytes are not the start of such a line.
+    """
+    match = _ROW_KEY.match(line_bytes)
+    if match is None:
+        raise ValueError(f'found {line_bytes[:40]!r}; wanted a line that starts with {{"row":[')
+    return int(match[1]), int(match[2])

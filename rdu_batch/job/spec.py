@@ -1,0 +1,279 @@
+"""The job file as frozen values: every leaf, its type, its default and what it means.
+
+Promises: unknown keys are refused, nothing is converted silently (``1`` is no text, ``"1"`` no
+number), a spec that exists has no contradictions. The JSON Schema and the messages of ``loading``
+come from these classes. Does not: read YAML or know where a value was written (``loading``).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from rdu_batch.job.spec_checks import (
+    CONTRADICTION,
+    check_carried,
+    check_count,
+    check_date,
+    check_dead_rows,
+    contradictions,
+    percent_of,
+)
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+# A YAML list is a Python list; strictness still holds for what is in it.
+Texts = Annotated[
+    tuple[NonEmpty, ...], Field(strict=False, json_schema_extra={"uniqueItems": True})
+]
+Carried = Annotated[
+    tuple[Annotated[NonEmpty, AfterValidator(check_carried)], ...],
+    Field(strict=False, json_schema_extra={"uniqueItems": True}),
+]
+DeadRows = Annotated[
+    int | str,
+    BeforeValidator(check_dead_rows),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,12})?%$"},
+            ],
+            "examples": [0, 25, "0.1%"],
+        }
+    ),
+]
+WorkerCount = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(check_count),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+]
+IsoDate = Annotated[
+    str,
+    AfterValidator(check_date),
+    WithJsonSchema({"type": "string", "pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|\{date\})$"}),
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+    SECTION: ClassVar[str] = ""
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> _Section:
+        for key, text in contradictions(self.SECTION, self.__dict__):
+            place = f"{self.SECTION}.{key}" if key else self.SECTION
+            raise PydanticCustomError(CONTRADICTION, "{text}", {"text": f"{place}: {text}"})
+        return self
+
+
+class InputSpec(_Section):
+    """Which rows to read."""
+
+    SECTION = "input"
+
+    urls: Annotated[Texts, Field(min_length=1)]
+    """Files, folders or globs of JSON lines (.jsonl), local or of any fsspec store. {date} is
+    filled by --date. Their order is the order of the rows."""
+
+    id_field: NonEmpty | None = None
+    """Field of a row that is written as "id" of its prediction; null where a row lacks it."""
+
+    carry: Carried = ()
+    """Other fields of a row to write into its prediction, with their exact JSON text."""
+
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Only the first rows, this many; --limit sets it. Empty means all."""
+
+
+class PromptSpec(_Section):
+    """How a row becomes a prompt: exactly one of template, field and messages_field."""
+
+    SECTION = "prompt"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [way], "properties": {way: {"type": "string"}}}
+                for way in ("template", "field", "messages_field")
+            ]
+        }
+    )
+
+    template: NonEmpty | None = None
+    """Jinja template over `row`, such as "Review: {{ row.text }}". Its text is kept as it is, a
+    newline at its end too (YAML: `|-` leaves that one out)."""
+
+    field: NonEmpty | None = None
+    """Field of a row whose text is the prompt."""
+
+    messages_field: NonEmpty | None = None
+    """Field of a row that holds a chat: a list of {role, content}."""
+
+    system: NonEmpty | None = None
+    """System message of every chat that does not begin with one; needs a chat template."""
+
+    chat_template: bool = False
+    """Send the prompt as a user message through the model's chat template. Always true for
+    messages_field."""
+
+    date: IsoDate | None = None
+    """The day that chat templates see as today, such as 2026-11-22. {date} is filled by --date."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _messages_are_a_chat(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("messages_field") is not None:
+            return {"chat_template": True, **values}
+        return values
+
+
+class SessionSpec(_Section):
+    """What generates."""
+
+    SECTION = "session"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["kind"], "properties": {"kind": {"const": "fake"}}},
+                {"required": ["artifact"], "properties": {"artifact": {"type": "string"}}},
+            ]
+        }
+    )
+
+    kind: NonEmpty = "inductor"
+    """Kind of session: inductor (compiled), eager (plain transformers), samba, fake, or the name of
+    a plug-in."""
+
+    artifact: NonEmpty | None = None
+    """URL of the folder that `rdu-batch compile` wrote. Needed by every kind but fake. {date} is
+    filled by --date."""
+
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads inside one session. Part of what decides the output: sums differ with it."""
+
+
+class GenerationSpec(_Section):
+    """How the prediction of one row is generated."""
+
+    SECTION = "generation"
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 64
+    """Most tokens to generate for one row."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 takes the likeliest token each time; above 0 samples."""
+
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Sample among this many likeliest tokens only."""
+
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Sample among the likeliest tokens that have this probability together."""
+
+    stop: Texts = ()
+    """Texts that end a prediction; they are not part of it."""
+
+    seed: int = 0
+    """Seed of sampling; each row has its own stream, whoever runs it."""
+
+
+class OutputSpec(_Section):
+    """Where predictions go."""
+
+    SECTION = "output"
+
+    url: NonEmpty
+    """Folder for the predictions, local or of any fsspec store. One folder holds one job. {date} is
+    filled by --date."""
+
+    format: Literal["jsonl"] = "jsonl"
+    """File format of the parts."""
+
+    rows_per_shard: Annotated[int, Field(ge=1)] = 10000
+    """Rows of one output file; smaller files are committed sooner."""
+
+
+class WorkersSpec(_Section):
+    """How many sessions run at once, and what each one reserves in the Ray cluster."""
+
+    SECTION = "workers"
+
+    count: WorkerCount = "auto"
+    """Number of workers, or auto: as many as the cluster has room for."""
+
+    min: Annotated[int, Field(ge=1)] = 1
+    """With auto: start work when this many workers are ready."""
+
+    max: Annotated[int, Field(ge=1)] | None = None
+    """With auto: never more workers than this; empty means no limit."""
+
+    cpus: Annotated[float, Field(ge=0)] = 1.0
+    """CPUs of one worker, as Ray counts them."""
+
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of one worker, as Ray counts them."""
+
+    resources: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Custom Ray resources of one worker, such as {rdu: 1}."""
+
+
+class LimitsSpec(_Section):
+    """When to give up: on a row, on a start, on the job."""
+
+    SECTION = "limits"
+
+    max_dead_rows: DeadRows = 0
+    """Dead letters that a complete job may have: a number, or a percentage of all rows such as
+    0.1%. Above it the exit code is 5."""
+
+    attempts_per_row: Annotated[int, Field(ge=1)] = 3
+    """How often a row may kill or stall a session before it becomes a dead letter."""
+
+    row_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds that one row may take."""
+
+    start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds until a first session must be ready."""
+
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which this run stops and exits with 12; a rerun resumes. Empty means never."""
+
+    def allows(self, dead: int, rows: int) -> bool:
+        """Whether ``dead`` dead letters among ``rows`` rows are within ``max_dead_rows``."""
+        if isinstance(self.max_dead_rows, int):
+            return dead <= self.max_dead_rows
+        # Exact: 0.1% of 1000 rows is one row, whatever a float makes of 0.001.
+        return dead <= (percent_of(self.max_dead_rows) or Fraction(0)) * rows
+
+
+class JobSpec(_Section):
+    """A batch inference job: which rows, how they become prompts, what generates, where to."""
+
+    version: Literal[1]
+    """Version of the job file format."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    """Name of the job for people and schedulers: lower case letters, digits and hyphens."""
+
+    input: InputSpec
+    prompt: PromptSpec
+    session: SessionSpec
+    generation: GenerationSpec = Field(default_factory=GenerationSpec)
+    output: OutputSpec
+    workers: WorkersSpec = Field(default_factory=WorkersSpec)
+    limits: LimitsSpec = Field(default_factory=LimitsSpec)

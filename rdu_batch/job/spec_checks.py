@@ -1,0 +1,156 @@
+"""The checks of a spec that types alone cannot say: forms of a leaf, and how leaves go together.
+
+Promises: pure functions over plain values, so that ``loading`` can ask them about a file that has
+other mistakes too. Does not: know the classes of ``spec``, which calls these, or places.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from rdu_batch.job.records import PREDICTION_KEYS
+
+#: Error type of a leaf's check; ``ctx["text"]`` says what was wanted.
+WANTED = "wanted"
+#: Error type of a section's check; ``contradictions`` finds the same ones again, with their key.
+CONTRADICTION = "contradiction"
+
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,12})?)%")
+
+#: Takes the leaves of a section, gives (key, sentence) for each contradiction.
+Check = Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]
+
+
+def _wanted(text: str) -> PydanticCustomError:
+    return PydanticCustomError(WANTED, "{text}", {"text": text})
+
+
+def is_iso_date(value: str) -> bool:
+    """Whether a text is a day such as ``2026-11-22``, in just that form."""
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) is None:
+        return False
+    try:
+        dt.date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def percent_of(value: str) -> Fraction | None:
+    """The exact share that a text such as ``0.1%`` means; None if it is no percentage to 100%."""
+    match = _PERCENT.fullmatch(value)
+    if match is None or Fraction(match[1]) > 100:
+        return None
+    return Fraction(match[1]) / 100
+
+
+def check_dead_rows(value: object) -> object:
+    """A number of rows, or a percentage of them."""
+    if isinstance(value, str):
+        if percent_of(value) is not None:
+            return value
+    elif type(value) is int and value >= 0:
+        return value
+    raise _wanted(
+        'a whole number of rows, or a percentage of them from "0%" to "100%", such as "0.1%"'
+    )
+
+
+def check_count(value: object) -> object:
+    """A number of workers, or ``auto``."""
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise _wanted('a whole number, at least 1, or "auto"')
+
+
+def check_date(value: str) -> str:
+    """A day."""
+    if not is_iso_date(value):
+        raise _wanted("a date such as 2026-11-22")
+    return value
+
+
+def check_carried(value: str) -> str:
+    """A field whose name is free in a prediction line."""
+    if value in PREDICTION_KEYS:
+        raise _wanted(f"another field: a prediction has its own {', '.join(PREDICTION_KEYS)}")
+    return value
+
+
+def contradictions(section: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong between the leaves of one section, as (key, sentence).
+
+    ``values`` may be raw: absent keys have their default, values of a wrong type are passed over
+    since they have their own error.
+    """
+    check = _CHECKS.get(section)
+    if check is not None:
+        yield from check(values)
+
+
+def _prompt(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    ways = ("template", "field", "messages_field")
+    given = [way for way in ways if values.get(way) is not None]
+    wanted = "wanted exactly one of template, field and messages_field"
+    if not given:
+        yield "", f"found none of them; {wanted}"
+    elif len(given) > 1:
+        yield given[1], f"found {' and '.join(given)}; {wanted}"
+    has_messages = "messages_field" in given
+    if has_messages and values.get("chat_template") is False:
+        yield "chat_template", "found false; wanted true, or nothing: messages_field is a chat"
+    is_chat = has_messages or values.get("chat_template") is True
+    if values.get("system") is not None and not is_chat:
+        yield "system", "found a system message without a chat; wanted chat_template: true with it"
+
+
+def _session(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    kind = values.get("kind", "inductor")
+    if values.get("artifact") is None and isinstance(kind, str) and kind != "fake":
+        wanted = f'wanted the URL of a compiled artifact, which kind "{kind}" needs'
+        yield "artifact", f"missing; {wanted}; make one with rdu-batch compile"
+
+
+def _workers(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    least: Any = values.get("min", 1)
+    most: Any = values.get("max")
+    count: Any = values.get("count", "auto")
+    has_least, has_most = type(least) is int, type(most) is int
+    if has_least and has_most and most < least:
+        yield "max", f"found {most}; wanted at least workers.min, which is {least}"
+    if type(count) is not int or count < 1:
+        return
+    if has_least and count < least:
+        yield "count", f"found {count}; wanted at least workers.min, which is {least}"
+    if has_most and count > most:
+        yield "count", f"found {count}; wanted at most workers.max, which is {most}"
+
+
+def _listed_twice(*keys: str) -> Check:
+    """A check that no list of these keys has an entry twice."""
+
+    def check(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for key in keys:
+            entries = values.get(key)
+            if not isinstance(entries, (list, tuple)):
+                continue
+            for entry in dict.fromkeys(entry for entry in entries if isinstance(entry, str)):
+                if entries.count(entry) > 1:
+                    yield key, f'found "{entry}" {entries.count(entry)} times; wanted it once'
+
+    return check
+
+
+_CHECKS: dict[str, Check] = {
+    "input": _listed_twice("urls", "carry"),
+    "prompt": _prompt,
+    "session": _session,
+    "generation": _listed_twice("stop"),
+    "workers": _workers,
+}

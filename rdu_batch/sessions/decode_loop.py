@@ -1,0 +1,206 @@
+"""One loop for every kind of session: from prompt ids to a finished generation.
+
+Promises: a row's tokens depend on its prompt, the generation settings and its own seed; the state
+of a row is one object, advanced one token at a time, so several rows can be in flight one day.
+Does not: render or tokenize prompts, time rows out, or keep anything from one row to the next.
+
+How a generation ends; where several hold for the same token, the first of these counts:
+
+    stop           the text holds a stop string; the text is cut before the first one
+    eos            the token ends the text; it counts as a generated token and is not in the text
+    length         max_new_tokens tokens are generated
+    context_full   prompt and generated tokens together fill the session's max_seq_length
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from rdu_batch.errors import RowError
+from rdu_batch.job.records import Reason
+from rdu_batch.sessions.sampling import Sampler, row_seed_of
+from rdu_batch.sessions.stopping import StopFinder, text_of_cut_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rdu_batch.job.spec import GenerationSpec
+    from rdu_batch.sessions.door import Session, Step
+    from rdu_batch.sessions.tokenizer import PromptTokenizer
+
+__all__ = ["FinishReason", "Generation", "RowState", "generate", "row_seed_of"]
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended; see the module for which one counts when several hold."""
+
+    STOP = "stop"
+    EOS = "eos"
+    LENGTH = "length"
+    CONTEXT_FULL = "context_full"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a row's prompt led to."""
+
+    #: Every generated token, a final eos and the tokens of a stop string included.
+    token_ids: tuple[int, ...]
+    #: Their text without special tokens, without a stop string and what follows it, and, where a
+    #: limit cut it, without half a character at its end.
+    text: str
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    #: ``len(token_ids)``: what was computed, so eos and stop strings count.
+    num_generated_tokens: int
+
+
+class RowState:
+    """One row in flight: call ``advance`` until it gives a finish reason, then ``result``."""
+
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: PromptTokenizer,
+        prompt_ids: Sequence[int],
+        generation: GenerationSpec,
+        *,
+        row_seed: int,
+    ) -> None:
+        """Check the prompt against the session; computes nothing yet.
+
+        Raises:
+            RowError: the prompt has no tokens (``empty_prompt``), leaves no room for one token
+                (``prompt_too_long``), or holds an id the model does not have
+                (``template_error``). Ends the row.
+        """
+        _check_prompt(prompt_ids, session.info.max_seq_length, session.info.vocab_size)
+        self._session = session
+        self._tokenizer = tokenizer
+        self._prompt_ids = tuple(prompt_ids)
+        self._max_tokens = min(
+            generation.max_new_tokens, session.info.max_seq_length - len(prompt_ids)
+        )
+        self._max_new_tokens = generation.max_new_tokens
+        # Temperature 0 is greedy: the session's own arg max, no logits handed out.
+        self._sampler = Sampler(generation, row_seed=row_seed) if generation.temperature else None
+        self._stop = StopFinder(generation.stop, tokenizer.decode)
+        self._token_ids: list[int] = []
+        self._finish_reason: FinishReason | None = None
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """None while the row is in flight."""
+        return self._finish_reason
+
+    def advance(self) -> FinishReason | None:
+        """Generate one token: one session call. Gives the finish reason if it was the last one.
+
+        Raises:
+            SessionBroken: the session failed. Ends the worker.
+            ValueError: the row is finished already, or another row used the session in between.
+        """
+        if self._finish_reason is not None:
+            raise ValueError(f"the row has ended by {self._finish_reason}; it cannot advance")
+        step = self._call_session()
+        self._token_ids.append(self._choose(step))
+        self._finish_reason = self._judge()
+        return self._finish_reason
+
+    def result(self) -> Generation:
+        """The finished generation.
+
+        Raises:
+            ValueError: the row is still in flight.
+        """
+        reason = self._finish_reason
+        if reason is None:
+            raise ValueError("the row is in flight; advance it until it gives a finish reason")
+        decode = self._tokenizer.decode
+        if reason is FinishReason.EOS:
+            text = decode(self._token_ids[:-1])
+        elif reason is FinishReason.STOP:
+            text = decode(self._token_ids)
+        else:
+            text = text_of_cut_tokens(self._token_ids, decode)
+        before_stop = self._stop.cut(text)
+        if before_stop is not None:
+            text, reason = before_stop, FinishReason.STOP
+        return Generation(
+            token_ids=tuple(self._token_ids),
+            text=text,
+            finish_reason=reason,
+            num_prompt_tokens=len(self._prompt_ids),
+            num_generated_tokens=len(self._token_ids),
+        )
+
+    def _call_session(self) -> Step:
+        want_logits = self._sampler is not None
+        if not self._token_ids:
+            return self._session.prefill(self._prompt_ids, want_logits=want_logits)
+        position = len(self._prompt_ids) + len(self._token_ids) - 1
+        return self._session.decode(self._token_ids[-1], position, want_logits=want_logits)
+
+    def _choose(self, step: Step) -> int:
+        if self._sampler is None:
+            return step.token_id
+        if step.logits_1V is None:
+            raise ValueError("the session gave no logits although they were asked for")
+        return self._sampler.draw(step.logits_1V)
+
+    def _judge(self) -> FinishReason | None:
+        if self._token_ids[-1] in self._tokenizer.eos_token_ids:
+            return FinishReason.EOS
+        if self._stop.ends(self._token_ids):
+            return FinishReason.STOP
+        if len(self._token_ids) < self._max_tokens:
+            return None
+        if len(self._token_ids) == self._max_new_tokens:
+            return FinishReason.LENGTH
+        return FinishReason.CONTEXT_FULL
+
+
+def generate(
+    session: Session,
+    tokenizer: PromptTokenizer,
+    prompt_ids: Sequence[int],
+    generation: GenerationSpec,
+    *,
+    row_seed: int,
+) -> Generation:
+    """Generate for one row from start to end.
+
+    Args:
+        session: any open session; the row before is forgotten.
+        tokenizer: the one the prompt was encoded with.
+        prompt_ids: token ids of the prompt, 1 to max_seq_length - 1 of them.
+        generation: the job's settings.
+        row_seed: from ``row_seed_of``; only sampling looks at it.
+
+    Raises:
+        RowError: as ``RowState``. Ends the row.
+        SessionBroken: the session failed. Ends the worker.
+    """
+    row = RowState(session, tokenizer, prompt_ids, generation, row_seed=row_seed)
+    while row.advance() is None:
+        pass
+    return row.result()
+
+
+def _check_prompt(prompt_ids: Sequence[int], max_seq_length: int, vocab_size: int) -> None:
+    if not prompt_ids:
+        raise RowError(Reason.EMPTY_PROMPT, "the prompt has no tokens, wanted 1 or more")
+    if len(prompt_ids) >= max_seq_length:
+        raise RowError(
+            Reason.PROMPT_TOO_LONG,
+            f"the prompt has {len(prompt_ids)} tokens, wanted at most {max_seq_length - 1}: the "
+            f"session holds {max_seq_length} and one is kept for the first generated token",
+        )
+    if max(prompt_ids) >= vocab_size:
+        raise RowError(
+            Reason.TEMPLATE_ERROR,
+            f"the prompt holds token id {max(prompt_ids)}, but the model has {vocab_size}: "
+            "the tokenizer has a token of its own for some of this text",
+        )

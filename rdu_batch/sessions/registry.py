@@ -1,0 +1,97 @@
+"""Kinds of sessions by name: the built-in ones, and those of installed plug-ins.
+
+Promises: a kind's code is imported only when a session of it is opened; a plug-in never replaces a
+built-in kind. A plug-in names a class in the entry-point group ``rdu_batch.sessions``; the class
+has ``open(artifact: LocalArtifact | None, *, threads: int)`` and stands behind ``door.Session``.
+Does not: fetch artifacts (``artifact.py``) or make them (``compile.py``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Final, cast
+
+from rdu_batch.errors import ArtifactError, SpecError
+
+if TYPE_CHECKING:
+    from rdu_batch.sessions.artifact import LocalArtifact
+    from rdu_batch.sessions.door import Session
+
+ENTRY_POINT_GROUP: Final = "rdu_batch.sessions"
+
+#: Stands for the artifact of a job whose sessions are fake. The number changes with its tokens.
+FAKE_ARTIFACT_DIGEST: Final = "sha256:" + hashlib.sha256(b"fake session, tokens 1").hexdigest()
+
+_BUILT_IN: Final = {
+    "inductor": "rdu_batch.sessions.inductor.session:InductorSession",
+    "eager": "rdu_batch.sessions.eager:EagerSession",
+    "fake": "rdu_batch.sessions.fake:FakeSession",
+}
+_NEEDS_NO_ARTIFACT: Final = frozenset({"fake"})
+_OPENS_ANY_ARTIFACT: Final = frozenset({"eager", "fake"})
+
+
+def known_kinds() -> tuple[str, ...]:
+    """Names of the built-in kinds, then those of plug-ins, sorted."""
+    plugged_in = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return (*_BUILT_IN, *sorted(plugged_in - _BUILT_IN.keys()))
+
+
+def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> Session:
+    """Open a session of ``kind`` on an artifact that lies on this node.
+
+    Args:
+        kind: one of ``known_kinds()``.
+        artifact: what it loads; None only for kind ``fake``.
+        threads: intra-op threads, 1 or more, pinned for the life of the session.
+
+    Raises:
+        SpecError: no such kind. Ends the job (exit 3).
+        ArtifactError: no artifact, one of another kind, or the kind cannot be loaded here. Ends the
+            job (exit 8).
+    """
+    point = _entry_point(kind)
+    if artifact is None and kind not in _NEEDS_NO_ARTIFACT:
+        raise ArtifactError(
+            f"session.artifact is missing: a session of kind {kind} loads an artifact; make one "
+            "with `rdu-batch compile`, or use `--set session.kind=fake` for a dry run"
+        )
+    if artifact is not None and kind not in _OPENS_ANY_ARTIFACT:
+        found = artifact.artifact.kind
+        if found != kind:
+            raise ArtifactError(
+                f"{artifact.artifact.url}: an artifact of kind {found}, wanted {kind}; use "
+                f"`--set session.kind={found}` (or eager, which opens any artifact), or compile "
+                f"the model for {kind}"
+            )
+    try:
+        session_class = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ArtifactError(
+            f"session kind {kind} cannot be loaded here: {point.value}: {error}; install what it "
+            "needs on every node, or choose another session.kind"
+        ) from error
+    return cast("Session", session_class.open(artifact, threads=threads))
+
+
+def _entry_point(kind: str) -> EntryPoint:
+    if kind in _BUILT_IN:
+        return EntryPoint(kind, _BUILT_IN[kind], ENTRY_POINT_GROUP)
+    found = sorted(entry_points(group=ENTRY_POINT_GROUP, name=kind), key=lambda point: point.value)
+    if not found:
+        raise SpecError([_unknown_kind(kind)])
+    if len({point.value for point in found}) > 1:
+        values = ", ".join(point.value for point in found)
+        raise SpecError(
+            [f"session.kind: several plug-ins provide {kind!r} ({values}); uninstall all but one"]
+        )
+    return found[0]
+
+
+def _unknown_kind(kind: str) -> str:
+    kinds = known_kinds()
+    close = difflib.get_close_matches(kind, kinds, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"session.kind: unknown kind {kind!r}; known kinds are {', '.join(kinds)}{hint}"

@@ -1,0 +1,112 @@
+"""What goes wrong ends in one paragraph, the right exit code and a JSON line; no traceback."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def spec(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one"}\n')
+    return {
+        "version": 1,
+        "name": "errors",
+        "input": {"urls": [str(rows)]},
+        "prompt": {"field": "text"},
+        "session": {"kind": "fake"},
+        "output": {"url": str(tmp_path / "out")},
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(spec, *arguments, verb="run"):
+        path = tmp_path / "job.yaml"
+        path.write_text(spec if isinstance(spec, str) else yaml.safe_dump(spec))
+        inline = ["--executor", "inline"] if verb == "run" else []
+        command = [sys.executable, "-m", "rdu_batch", verb, str(path), *inline, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def assert_exit(done, exit_code, *words):
+    """The code in both places, and the words in the message."""
+    assert done.returncode == exit_code, done.stderr
+    assert json.loads(done.stdout.strip().splitlines()[-1])["exit"] == exit_code
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "plan"])
+def test_all_mistakes_of_a_job_file_are_reported_at_once(run, tmp_path, verb):
+    """Exit 3; each with its file and line."""
+    text = (
+        "version: 1\nname: Bad Name\ninput:\n  url: [x.jsonl]\nprompt:\n  field: text\n"
+        "session:\n  kind: fake\noutput:\n  url: out\n  rows_per_shard: none\n"
+    )
+    done = run(text, verb=verb)
+    path = tmp_path / "job.yaml"
+    assert_exit(done, 3, f"{path}:2", f"{path}:4", f"{path}:11", "did you mean")
+
+
+def test_a_job_file_that_is_not_there(tmp_path):
+    """Exit 3, saying what to name."""
+    command = [sys.executable, "-m", "rdu_batch", "run", str(tmp_path / "none.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert_exit(done, 3, "none.yaml", "cannot be read")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_input_is_exit_4(run, spec, tmp_path):
+    """The URL is named."""
+    spec["input"]["urls"] = [str(tmp_path / "nowhere" / "*.jsonl")]
+    assert_exit(run(spec), 4, "nowhere")
+
+
+def test_a_missing_artifact_is_exit_8(run, spec, tmp_path):
+    """The message says how to make one."""
+    spec["session"] = {"kind": "inductor", "artifact": str(tmp_path / "none")}
+    assert_exit(run(spec), 8, "rdu-batch compile")
+
+
+def test_a_store_without_its_driver_names_the_extra(run, spec):
+    """Gcsfs is not installed here: the message says what to install."""
+    spec["output"]["url"] = "gs://bucket/out"
+    assert_exit(run(spec), 6, "rdu_batch[gcs]")
+    spec["input"]["urls"] = ["gs://bucket/rows.jsonl"]
+    assert_exit(run(spec, "--set", "output.url=/tmp/never"), 4, "rdu_batch[gcs]")
+
+
+def test_an_output_that_cannot_be_written_is_exit_6(run, spec, tmp_path):
+    """A file stands where the folder should be."""
+    (tmp_path / "file").write_text("in the way")
+    spec["output"]["url"] = str(tmp_path / "file" / "out")
+    assert_exit(run(spec), 6, str(tmp_path / "file"))
+
+
+def test_a_full_disk_is_one_clear_paragraph(run, spec, tmp_path):
+    """A file size limit stands in for a full disk, and /dev/full is one: exit 6."""
+    spec["output"]["url"] = "/dev/full/out"
+    assert_exit(run(spec), 6, "/dev/full")
+
+
+def test_an_unknown_session_kind_names_the_known_ones(run, spec, tmp_path):
+    """Exit 3 with a hint."""
+    spec["session"] = {"kind": "fke"}
+    assert_exit(run(spec), 3)
+
+
+def test_an_unknown_verb_or_option_is_exit_2():
+    """Usage errors are click's, without a traceback."""
+    for arguments in (["rnu"], ["run"], ["run", "job.yaml", "--no-such"]):
+        command = [sys.executable, "-m", "rdu_batch", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,121 @@
+"""A job on a real local Ray: any number of workers, rows that kill their session, stops."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_publishes_the_same_bytes(
+    job, make_lines, troubled_lines, tmp_path, read_last_json, published_bytes
+):
+    """1, 2 and 3 workers on Ray, and one process without Ray."""
+    job.write([*make_lines(40), *troubled_lines], rows_per_shard=9)
+    trees = {}
+    for how in ("inline", 1, 2, 3):
+        output = tmp_path / f"out-{how}"
+        arguments = ["--set", f"output.url={output}"]
+        if how == "inline":
+            arguments += ["--executor", "inline"]
+        else:
+            arguments += ["--address", "local", "--set", f"workers.count={how}"]
+        done = job.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert read_last_json(done)["workers"] == (1 if how == "inline" else how)
+        trees[how] = published_bytes(output)
+    assert trees["inline"] == trees[1] == trees[2] == trees[3]
+    assert len(trees[1]) > 6
+
+
+@pytest.mark.slow
+def test_rows_that_kill_their_session_become_dead_letters(job, make_lines, read_last_json):
+    """A crash, an exit and a hang each cost their own row only, whatever runs beside them."""
+    lines = make_lines(24)
+    poison = {4: "[[fake:crash]]", 11: "[[fake:exit 3]]", 17: "[[fake:hang]]"}
+    for line, directive in poison.items():
+        lines[line - 1] = json.dumps({"id": line, "text": directive}).encode()
+    limits = {"max_dead_rows": 3, "attempts_per_row": 2, "row_timeout_s": 2.0}
+    done = job.write(lines, limits=limits).run("--address", "local", "--set", "workers.count=2")
+    summary = read_last_json(done)
+    assert done.returncode == 0, done.stderr
+    assert (summary["rows"], summary["predictions"], summary["dead"]) == (24, 21, 3)
+    dead = [
+        json.loads(line)
+        for path in sorted(job.output.glob("dead-*"))
+        for line in path.read_text().splitlines()
+    ]
+    assert [letter["row"][1] for letter in dead] == sorted(poison)
+    assert {letter["reason"] for letter in dead} == {"session_killed"}
+
+
+def test_no_session_that_starts_is_exit_10_with_the_reason(job, make_lines):
+    """Every worker fails alike: the job stops at once and shows why."""
+    session = {"kind": "broken", "artifact": str(job.folder)}
+    artifact = {"version": 0}
+    (job.folder / "artifact.json").write_text(json.dumps(artifact))
+    done = job.write(make_lines(4), session=session).run("--address", "local")
+    assert done.returncode == 8
+    assert "artifact.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_without_room_for_one_worker_is_a_named_failure(job, make_lines):
+    """Resources that never come: exit 10 after the start timeout, naming the workers block."""
+    workers = {"count": 1, "resources": {"RDU": 1}}
+    job.write(make_lines(4), workers=workers, limits={"start_timeout_s": 2.0})
+    done = job.run("--address", "local")
+    assert done.returncode == 10
+    assert "workers block" in done.stderr
+
+
+def wait_for(condition, timeout_s=60.0):
+    """Poll until a condition holds; the test fails if it never does."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "the awaited state never came"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_ends_cleanly_and_a_rerun_finishes(
+    job, make_lines, tmp_path, read_last_json, published_bytes, stop
+):
+    """Exit 12 with one JSON line, no traceback; the rerun keeps what was finished."""
+    lines = [json.dumps({"id": n, "text": f"{n} [[fake:sleep 0.1]]"}).encode() for n in range(60)]
+    job.write(lines, rows_per_shard=20)
+    command = job.command("run", job.path, "--address", "local", "--set", "workers.count=2")
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    wait_for(lambda: list(job.output.glob("_run/segments/*/*.seg")))
+    running.send_signal(stop)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 12, stderr
+    assert json.loads(stdout.strip().splitlines()[-1])["exit"] == 12
+    assert "run the same command again" in stderr
+    assert "Traceback" not in stderr
+    assert json.loads((job.output / "_run/results/000001.json").read_text())["exit"] == 12
+    done = job.run("--executor", "inline")
+    assert done.returncode == 0, done.stderr
+    assert read_last_json(done)["rows_resumed"] > 0
+    calm = tmp_path / "calm"
+    job.run("--executor", "inline", "--set", f"output.url={calm}")
+    assert published_bytes(job.output) == published_bytes(calm)
+
+
+def test_the_deadline_stops_a_run_and_a_rerun_goes_on(job, make_lines, read_last_json):
+    """limits.deadline_s is a stop like any other: exit 12."""
+    lines = [json.dumps({"text": f"{n} [[fake:sleep 0.2]]"}).encode() for n in range(30)]
+    done = job.write(lines, limits={"deadline_s": 2.0}).run("--executor", "inline")
+    assert done.returncode == 12
+    assert "deadline" in done.stderr
+    done = job.run("--executor", "inline", "--set", "limits.deadline_s=null")
+    assert (done.returncode, read_last_json(done)["rows"]) == (0, 30)

@@ -1,0 +1,135 @@
+"""Verify names what is wrong with an output, and passes one that is right."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def finished(job, troubled_lines, make_lines):
+    """A finished job with blank-free input, several shards and a few dead letters."""
+    lines = [*make_lines(10), *(line for line in troubled_lines if line), *make_lines(5)]
+    done = job.write(lines).run("--executor", "inline")
+    assert done.returncode == 0, done.stderr
+    return job
+
+
+def verify(job, output=None):
+    return subprocess.run(
+        job.command("verify", output or job.output), capture_output=True, text=True, check=False
+    )
+
+
+def test_an_undamaged_output_passes(finished, read_last_json):
+    """Every row is there once; exit 0."""
+    done = verify(finished)
+    assert (done.returncode, read_last_json(done)["problems"]) == (0, [])
+    assert read_last_json(done)["rows"] == 21
+
+
+def test_a_moved_copy_without_its_run_folder_passes(finished, tmp_path):
+    """The manifest and the parts are enough."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(finished.output, moved, ignore=shutil.ignore_patterns("_run"))
+    assert verify(finished, moved).returncode == 0
+
+
+@pytest.mark.parametrize("with_run_folder", [True, False])
+def test_one_flipped_byte_is_found(finished, with_run_folder):
+    """A changed letter of a prediction: the part is named, and with the sealed copy the row."""
+    part = finished.output / "part-00000-of-00003.jsonl"
+    lines = part.read_bytes().splitlines(keepends=True)
+    at = lines[4].index(b'"prediction":"') + len(b'"prediction":"')
+    lines[4] = lines[4][:at] + bytes([lines[4][at] ^ 1]) + lines[4][at + 1 :]
+    part.write_bytes(b"".join(lines))
+    if not with_run_folder:
+        shutil.rmtree(finished.output / "_run")
+    done = verify(finished)
+    assert done.returncode == 7
+    assert "part-00000-of-00003.jsonl" in done.stderr
+    if with_run_folder:
+        assert "row [0, 5]" in done.stderr
+
+
+@pytest.mark.parametrize("with_run_folder", [True, False])
+def test_one_missing_row_is_named(finished, with_run_folder):
+    """The row that is gone is named by input and line."""
+    part = finished.output / "part-00001-of-00003.jsonl"
+    lines = part.read_bytes().splitlines(keepends=True)
+    gone = json.loads(lines.pop(1))["row"]
+    part.write_bytes(b"".join(lines))
+    if not with_run_folder:
+        shutil.rmtree(finished.output / "_run")
+    done = verify(finished)
+    assert done.returncode == 7
+    assert f"shard 1: row {gone} is missing" in done.stderr
+
+
+@pytest.mark.parametrize("with_run_folder", [True, False])
+def test_one_doubled_row_is_named(finished, with_run_folder):
+    """A row that stands twice is named."""
+    part = finished.output / "part-00002-of-00003.jsonl"
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join([*lines[:2], lines[1], *lines[2:]]))
+    if not with_run_folder:
+        shutil.rmtree(finished.output / "_run")
+    done = verify(finished)
+    assert done.returncode == 7
+    row = json.loads(lines[1])["row"]
+    assert f"shard 2: row {row} is there more than once" in done.stderr
+
+
+def test_a_row_moved_to_the_dead_letters_too_is_named(finished):
+    """One outcome a row: not both a prediction and a dead letter."""
+    dead = finished.output / "dead-00001-of-00003.jsonl"
+    part_line = (finished.output / "part-00001-of-00003.jsonl").read_bytes().splitlines()[0]
+    row = json.loads(part_line)["row"]
+    letter = {"row": row, "id": None, "path": "rows.jsonl", "byte_offset": 0}
+    letter |= {"reason": "not_json", "detail": ""}
+    line = json.dumps(letter, separators=(",", ":")).encode() + b"\n"
+    dead.write_bytes(line + dead.read_bytes())
+    done = verify(finished)
+    assert done.returncode == 7
+    assert f"row {row} is there more than once" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["part-00001-of-00003.jsonl", "dead-00001-of-00003.jsonl"])
+def test_a_missing_file_is_named(finished, name):
+    """A part or dead letter file that is gone."""
+    (finished.output / name).unlink()
+    done = verify(finished)
+    assert done.returncode == 7
+    assert f"{name}: the file is missing" in done.stderr
+
+
+def test_a_part_that_the_manifest_does_not_know_is_named(finished):
+    """A consumer's glob would read it."""
+    (finished.output / "part-00007-of-00009.jsonl").write_text("")
+    done = verify(finished)
+    assert done.returncode == 7
+    assert "part-00007-of-00009.jsonl" in done.stderr
+
+
+def test_a_changed_manifest_is_found(finished):
+    """_SUCCESS holds its digest."""
+    manifest = finished.output / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"rows_per_shard": 7', '"rows_per_shard": 8'))
+    done = verify(finished)
+    assert done.returncode == 7
+    assert "manifest.json" in done.stderr
+
+
+def test_blank_lines_in_the_input_are_no_damage(job, troubled_lines):
+    """Rows are fewer than lines; the gaps are where blank lines are."""
+    job.write(troubled_lines, rows_per_shard=2).run("--executor", "inline")
+    assert verify(job).returncode == 0
+
+
+def test_an_unfinished_output_says_so(job, make_lines, tmp_path):
+    """Exit 7 and what to do, for a folder that holds no finished job."""
+    done = verify(job, tmp_path)
+    assert done.returncode == 7
+    assert "no manifest.json" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,254 @@
+"""Tiny tokenizers and artifacts, made on the spot, and a session that plays back given tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rdu_batch.sessions.artifact import Artifact, LocalArtifact, Target, folder_entries
+from rdu_batch.sessions.door import SessionInfo, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog. Grüße aus Köln, café, naïve.",
+    "one two three four five six seven eight nine ten\n\nuser: hello\nassistant: hi there",
+    "日本語 のテキスト 你好 世界 \U0001f600 \U0001f680",
+] * 5
+SPECIAL_TOKENS = ["<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'robot' %}"
+    "{{ raise_exception('robots are not welcome') }}{% endif %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass
+class ScriptedSession:
+    """Stands behind the door and says ``script``; notes what it was asked."""
+
+    script: Sequence[int]
+    info: SessionInfo
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def prefill(self, input_ids_1S: Sequence[int], *, want_logits: bool = False) -> Step:
+        self.calls.append(("prefill", tuple(input_ids_1S), want_logits))
+        return Step(self.script[0])
+
+    def decode(self, token_id: int, position: int, *, want_logits: bool = False) -> Step:
+        self.calls.append(("decode", token_id, position, want_logits))
+        return Step(self.script[len(self.calls) - 1])
+
+    def reset(self) -> None:
+        self.calls.clear()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def scripted() -> Callable[..., ScriptedSession]:
+    """Makes a session that says what it is given."""
+
+    def make(
+        script: Sequence[int], *, max_seq_length: int = 4096, vocab_size: int = 1 << 20
+    ) -> ScriptedSession:
+        return ScriptedSession(
+            script, SessionInfo("scripted", max_seq_length, 1, vocab_size, "fp32", 1)
+        )
+
+    return make
+
+
+def _byte_level_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.token_to_id("<|bos|>"))]
+    )
+    return tokenizer
+
+
+def _byte_fallback_tokenizer() -> Any:
+    """As Llama 2's: characters it does not know are runs of byte tokens."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    pieces = [*SPECIAL_TOKENS, "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += ["▁", *"abcdefghijklmnopqrstuvwxyz.:", "▁t", "▁th", "▁the", "he", "lo"]
+    merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("h", "e"), ("l", "o")]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def save_tokenizer() -> Callable[..., None]:
+    """Writes a tokenizer (``byte_level`` or ``byte_fallback``) into a folder."""
+    from transformers import PreTrainedTokenizerFast
+
+    makers = {"byte_level": _byte_level_tokenizer, "byte_fallback": _byte_fallback_tokenizer}
+
+    def save(folder: Path, style: str = "byte_level", chat_template: str | None = None) -> None:
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=makers[style](), bos_token="<|bos|>", eos_token="<|eos|>"
+        )
+        tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL_TOKENS[2:]})
+        tokenizer.chat_template = chat_template
+        tokenizer.save_pretrained(folder)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def artifact_of() -> Callable[..., LocalArtifact]:
+    """Describes whatever lies in a folder as an artifact."""
+
+    def describe(folder: Path, *, kind: str = "inductor", **changes: Any) -> LocalArtifact:
+        values: dict[str, Any] = {
+            "kind": kind,
+            "dtype": "fp32",
+            "max_seq_length": 64,
+            "prefill_chunk": 16,
+            "cache_length": 80,
+            "vocab_size": 512,
+            "num_layers": 1,
+            "num_kv_heads": 1,
+            "head_size": 8,
+            "threads": None,
+            "model_family": "llama",
+            "model_digest": "sha256:0",
+            "settings_digest": "sha256:0",
+            "target": Target(),
+            "files": folder_entries(folder),
+            "url": str(folder),
+        }
+        return LocalArtifact(folder, Artifact(**values | changes))
+
+    return describe
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, save_tokenizer: Callable[..., None]
+) -> Callable[[str], Path]:
+    """Writes a tiny model of random weights (``llama`` or ``gpt2``), once each."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family in made:
+            return made[family]
+        import torch
+        from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(7)
+        if family == "llama":
+            config = LlamaConfig(
+                vocab_size=448,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=64,
+                bos_token_id=0,
+                eos_token_id=1,
+                initializer_range=0.3,
+            )
+            model = LlamaForCausalLM(config)
+        else:
+            model = GPT2LMHeadModel(
+                GPT2Config(
+                    vocab_size=448,
+                    n_embd=32,
+                    n_layer=2,
+                    n_head=4,
+                    n_positions=64,
+                    bos_token_id=0,
+                    eos_token_id=1,
+                    initializer_range=0.3,
+                )
+            )
+        made[family] = tmp_path_factory.mktemp(family)
+        model.save_pretrained(made[family])
+        save_tokenizer(made[family], "byte_level", CHAT_TEMPLATE)
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(
+    tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[[str], Path]
+) -> Callable[..., LocalArtifact]:
+    """Compiles a tiny model to an fp32 artifact of a kind, once each."""
+    made: dict[tuple[str, str], LocalArtifact] = {}
+
+    def make(kind: str, family: str) -> LocalArtifact:
+        if (kind, family) not in made:
+            from rdu_batch.sessions.artifact import fetch_artifact
+            from rdu_batch.sessions.checkpoint import ModelSource
+            from rdu_batch.sessions.compile import compile_artifact
+
+            url = str(tmp_path_factory.mktemp(f"{kind}_{family}") / "artifact")
+            compile_artifact(
+                ModelSource(model_name_or_path=str(tiny_checkpoint(family))),
+                url,
+                kind=kind,
+                dtype="fp32",
+                max_seq_length=48,
+                prefill_chunk=16,
+            )
+            made[kind, family] = fetch_artifact(url)
+        return made[kind, family]
+
+    return make
+
+
+@pytest.fixture
+def tokenizer_artifact(
+    tmp_path: Path, save_tokenizer: Callable[..., None], artifact_of: Callable[..., LocalArtifact]
+) -> Callable[..., LocalArtifact]:
+    """Makes an artifact that holds a tokenizer and the given JSON files."""
+
+    def make(
+        style: str = "byte_level", chat_template: str | None = None, **files: Any
+    ) -> LocalArtifact:
+        save_tokenizer(tmp_path, style, chat_template)
+        for name, content in files.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        return artifact_of(tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def chat_template() -> str:
+    """A template as instruct models have them; it writes its own bos and refuses robots."""
+    return CHAT_TEMPLATE
