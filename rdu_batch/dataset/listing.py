@@ -1,0 +1,168 @@
+"""From the input URLs of a spec to the files they mean, in a fixed order.
+
+A URL is a file, a folder (its ``*.jsonl`` files, at any depth), or a pattern with ``*``, ``?``,
+``[...]`` (within one folder's names) or ``**`` (any folders). Names that begin with ``.`` or ``_``
+are left out, as Spark and Hive do, unless the URL spells the mark out: so that an output folder of
+another job can be an input without its ``_run/``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from rdu_batch.errors import InputError, ObjectMissing
+from rdu_batch.storage.store import ObjectStat, Store, open_object, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+READABLE_SUFFIX = ".jsonl"
+_COMPRESSED = re.compile(r"\.jsonl\.[A-Za-z0-9]+$")
+_WILD = re.compile(r"[*?\[]")
+_HIDDEN = (".", "_")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """An input file as the store lists it."""
+
+    url: str
+    #: Relative to the folder of its URL that has no wildcard.
+    path: str
+    size_bytes: int
+    etag: str | None
+
+
+def list_inputs(urls: Sequence[str]) -> list[ListedFile]:
+    """List the files of all URLs: the URLs' order is kept, files of one URL are sorted by path.
+
+    Raises:
+        InputError: a URL means no file, the same file comes twice, or a file cannot be read here.
+        StoreError: a store cannot be opened or listed.
+    """
+    first_url: dict[str, str] = {}
+    listed: list[ListedFile] = []
+    for url in urls:
+        for file in _list_url(url):
+            _check_readable(file.url)
+            if file.url in first_url:
+                raise InputError(
+                    f"{file.url} is an input twice: by {first_url[file.url]} and by {url}; "
+                    "each file may be an input once, narrow one of the input.urls"
+                )
+            first_url[file.url] = url
+            listed.append(file)
+    return listed
+
+
+def _list_url(url: str) -> list[ListedFile]:
+    if not url.endswith("/"):
+        found = _single_file(url)
+        if found is not None:
+            return [found]
+    if _WILD.search(url):
+        return _list_pattern(url)
+    store = open_store(url)
+    objects = store.list_objects("", recursive=True)
+    visible = [(name, stat) for name, stat in objects if not _is_hidden(name)]
+    for name, _ in visible:
+        if _COMPRESSED.search(name):
+            _check_readable(store.join(name))
+    rows_of = [(name, stat) for name, stat in visible if name.endswith(READABLE_SUFFIX)]
+    if not rows_of:
+        held = f"it holds {len(objects)} other files" if objects else "there is nothing there"
+        raise InputError(
+            f"{url} means no input: {held}; wanted a {READABLE_SUFFIX} file, a folder of them or a "
+            "pattern (names that begin with . or _ are left out)"
+        )
+    hidden = [name for name, _ in objects if _is_hidden(name) and name.endswith(READABLE_SUFFIX)]
+    _note_left_out(url, hidden)
+    return [_listed(store, name, name, stat) for name, stat in rows_of]
+
+
+def _single_file(url: str) -> ListedFile | None:
+    store, name = open_object(url)
+    if not name or name in (".", ".."):
+        return None
+    try:
+        return _listed(store, name, name, store.stat(name))
+    except ObjectMissing:
+        return None
+
+
+def _list_pattern(url: str) -> list[ListedFile]:
+    """List what a pattern matches. The base is what comes before the first part with a wildcard."""
+    wild = _WILD.search(url)
+    slash = url.rfind("/", 0, wild.start() if wild else 0)
+    base, pattern = (url[: slash + 1], url[slash + 1 :]) if slash >= 0 else (".", url)
+    store = open_store(base)
+    parts = pattern.split("/")
+    objects = store.list_objects("", recursive=len(parts) > 1 or "**" in parts)
+    matched, left_out = [], []
+    for name, stat in objects:
+        if _matches(name.split("/"), parts, hidden=False):
+            matched.append(_listed(store, name, name, stat))
+        elif _matches(name.split("/"), parts, hidden=True):
+            left_out.append(name)
+    _note_left_out(url, left_out)
+    if not matched:
+        raise InputError(
+            f"{url} means no input: none of the {len(objects)} files under {base} matches "
+            "(names that begin with . or _ match only a pattern that spells this out)"
+        )
+    return matched
+
+
+def _matches(names: list[str], parts: list[str], *, hidden: bool) -> bool:
+    """Match a path part by part; ``**`` stands for any number of folders."""
+    if not parts:
+        return not names
+    if parts[0] == "**" and len(parts) > 1:
+        if _matches(names, parts[1:], hidden=hidden):
+            return True
+        return (
+            bool(names)
+            and _allows(names[0], "*", hidden)
+            and _matches(names[1:], parts, hidden=hidden)
+        )
+    return (
+        bool(names)
+        and _allows(names[0], parts[0], hidden)
+        and fnmatchcase(names[0], parts[0])
+        and _matches(names[1:], parts[1:], hidden=hidden)
+    )
+
+
+def _allows(name: str, part: str, hidden: bool) -> bool:
+    return hidden or not name.startswith(_HIDDEN) or part.startswith(name[0])
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(_HIDDEN) for part in name.split("/"))
+
+
+def _listed(store: Store, name: str, path: str, stat: ObjectStat) -> ListedFile:
+    return ListedFile(store.join(name), path, stat.size_bytes, stat.etag)
+
+
+def _check_readable(url: str) -> None:
+    if not url.endswith(READABLE_SUFFIX):
+        raise InputError(
+            f"cannot read {url}: its name does not end with {READABLE_SUFFIX}, the one format read "
+            "today; convert or unpack it, or narrow input.urls"
+        )
+
+
+def _note_left_out(url: str, names: Sequence[str]) -> None:
+    if names:
+        _LOG.warning(
+            "%s: left out %d files whose path has a part that begins with . or _, such as %s",
+            url,
+            len(names),
+            names[0],
+        )

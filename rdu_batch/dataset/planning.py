@@ -1,0 +1,241 @@
+"""Making, saving and loading the plan of a job.
+
+Promises: the inputs are listed once and pinned; the index is in the store before the plan that
+names it; the plan is created once: of several planners one wins and all go on with its plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from rdu_batch.dataset.line_index import LongestRows, index_file
+from rdu_batch.dataset.listing import ListedFile, list_inputs
+from rdu_batch.errors import InputError, ObjectMissing, OutputMismatch
+from rdu_batch.job import run_paths
+from rdu_batch.job.plan import (
+    FORMAT_VERSION,
+    WINDOW_BYTES,
+    IndexPage,
+    InputFile,
+    Plan,
+    diff_decides,
+    digest_of,
+    job_decides,
+)
+from rdu_batch.storage.store import Store, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rdu_batch.job.spec import JobSpec
+
+_MAX_PAGE_FILES = 1000
+_MAX_PAGE_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A plan and the content of its index pages, in the order of ``plan.index_pages``."""
+
+    plan: Plan
+    pages: tuple[bytes, ...]
+
+
+def make_plan(
+    spec: JobSpec, artifact_digest: str, *, window_bytes: int = WINDOW_BYTES
+) -> PlannedJob:
+    """List, pin and index the inputs of a job. Writes nothing.
+
+    ``window_bytes`` is the format's own but in tests.
+
+    With ``input.limit`` the files after the one in which the limit is reached are not read and are
+    no part of the plan; the files before it are indexed whole, so their pins hold.
+
+    Raises:
+        InputError: an input is missing, unreadable, doubled, or changed while it was read.
+        StoreError: a store failed.
+    """
+    listed = list_inputs(spec.input.urls)
+    _check_not_own_output(listed, spec.output.url)
+    limit = spec.input.limit
+    longest = LongestRows()
+    pages = _PageWriter()
+    num_rows = num_files = num_bytes = 0
+    for file in listed:
+        if limit is not None and num_rows >= limit:
+            break
+        row_limit = None if limit is None else limit - num_rows
+        indexed = index_file(
+            file, num_files, longest, row_limit=row_limit, window_bytes=window_bytes
+        )
+        pages.add(indexed)
+        num_files += 1
+        num_rows += indexed.num_rows
+        num_bytes += indexed.size_bytes
+    pages.end_page()
+    decides = job_decides(spec, artifact_digest)
+    plan = Plan(
+        version=FORMAT_VERSION,
+        name=spec.name,
+        job_digest=digest_of(decides),
+        decides=decides,
+        num_files=num_files,
+        num_rows=num_rows if limit is None else min(num_rows, limit),
+        num_bytes=num_bytes,
+        rows_per_shard=spec.output.rows_per_shard,
+        index_pages=tuple(pages.pages),
+        longest_rows=longest.rows(),
+    )
+    return PlannedJob(plan, tuple(pages.contents))
+
+
+def save_plan(store: Store, planned: PlannedJob) -> Plan:
+    """Save a plan in its output, its index first; returns the plan that counts.
+
+    If the output has a plan of the same job already, that one is returned: its pins count.
+
+    Raises:
+        OutputMismatch: the output holds another job.
+        StoreError: the store failed; ``CreateOnceUnsupported`` where it cannot create once.
+    """
+    existing = load_plan(store)
+    if existing is None:
+        for page, content in zip(planned.plan.index_pages, planned.pages, strict=True):
+            store.put_whole(page.name, content)
+        if store.create_once(run_paths.PLAN, planned.plan.to_bytes()):
+            return planned.plan
+        existing = load_plan(store)
+    if existing is None:
+        raise OutputMismatch(
+            f"{store.join(run_paths.PLAN)} was there and is gone again; "
+            "something else deletes in this output folder, choose another output.url"
+        )
+    check_same_job(existing, planned.plan.decides, store)
+    return existing
+
+
+def load_plan(store: Store) -> Plan | None:
+    """Load the plan of an output; None if it has none.
+
+    Raises:
+        OutputMismatch: the plan is damaged or of another format version.
+    """
+    try:
+        return Plan.from_bytes(store.read(run_paths.PLAN))
+    except ObjectMissing:
+        return None
+
+
+def plan_of_output(store: Store, spec: JobSpec, artifact_digest: str) -> Plan:
+    """Return the plan an output has for this job; make and save one if it has none.
+
+    An output that has its plan already is answered without listing or reading any input.
+
+    Raises:
+        OutputMismatch: the output holds another job.
+        InputError: an input is missing, unreadable, doubled, or changed while it was read.
+        StoreError: a store failed.
+    """
+    existing = load_plan(store)
+    if existing is None:
+        return save_plan(store, make_plan(spec, artifact_digest))
+    check_same_job(existing, job_decides(spec, artifact_digest), store)
+    return existing
+
+
+class OutputState(StrEnum):
+    """What an output folder holds, seen from one job."""
+
+    NEW = "new"
+    IN_PROGRESS = "in progress"
+    COMPLETE = "complete"
+    ANOTHER_JOB = "another job"
+
+
+def state_of_output(store: Store, plan: Plan | None, decides: dict[str, Any]) -> OutputState:
+    """Say what an output holds for the job with these deciding values; ``plan`` is the output's."""
+    if plan is None:
+        return OutputState.NEW
+    if plan.job_digest != digest_of(decides):
+        return OutputState.ANOTHER_JOB
+    if store.exists(run_paths.SUCCESS):
+        return OutputState.COMPLETE
+    return OutputState.IN_PROGRESS
+
+
+def check_same_job(plan: Plan, decides: dict[str, Any], store: Store) -> None:
+    """Check that an output's plan is of the job with these deciding values.
+
+    Raises:
+        OutputMismatch: it is not; the message lists what differs.
+    """
+    if plan.job_digest == digest_of(decides):
+        return
+    differences = "\n".join(f"  {line}" for line in diff_decides(plan.decides, decides))
+    raise OutputMismatch(
+        f"{store.url} holds another job, named {plan.name!r}. What differs (there -> here):\n"
+        f"{differences}\n"
+        "Take the change back, choose another output.url, or delete that folder to start anew"
+    )
+
+
+@dataclass
+class _PageWriter:
+    """Collects indexed files into pages.
+
+    A page's name holds its digest, so planners that race and see different inputs never write over
+    each other's pages.
+    """
+
+    pages: list[IndexPage] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    _lines: list[bytes] = field(default_factory=list)
+    _num_bytes: int = 0
+    _num_rows: int = 0
+    _first_file: int = 0
+    _first_row: int = 0
+
+    def add(self, file: InputFile) -> None:
+        line = file.to_line()
+        self._lines.append(line)
+        self._num_bytes += len(line)
+        self._num_rows += file.num_rows
+        if len(self._lines) >= _MAX_PAGE_FILES or self._num_bytes >= _MAX_PAGE_BYTES:
+            self.end_page()
+
+    def end_page(self) -> None:
+        if not self._lines:
+            return
+        content = b"".join(self._lines)
+        sha256 = hashlib.sha256(content).hexdigest()
+        stem, dot, suffix = run_paths.index_page(len(self.pages)).rpartition(".")
+        self.pages.append(
+            IndexPage(
+                name=f"{stem}-{sha256[:16]}{dot}{suffix}",
+                sha256=sha256,
+                first_file=self._first_file,
+                num_files=len(self._lines),
+                first_row=self._first_row,
+                num_rows=self._num_rows,
+            )
+        )
+        self.contents.append(content)
+        self._first_file += len(self._lines)
+        self._first_row += self._num_rows
+        self._lines, self._num_bytes, self._num_rows = [], 0, 0
+
+
+def _check_not_own_output(listed: Iterable[ListedFile], output_url: str) -> None:
+    """Refuse to read parts of the output as inputs: they would grow with each plan."""
+    output = open_store(output_url)
+    prefix = output.join("x")[:-1]
+    for file in listed:
+        name = file.url.removeprefix(prefix)
+        if name != file.url and run_paths.read_shard_file_name(name) is not None:
+            raise InputError(
+                f"{file.url} is an output of this job and would become its input; "
+                "choose another output.url, or narrow input.urls"
+            )

@@ -1,0 +1,147 @@
+"""Which files an input URL means, and in which order."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from pathlib import Path
+
+import pytest
+
+from rdu_batch.dataset.listing import list_inputs
+from rdu_batch.errors import InputError, StoreDriverMissing
+from rdu_batch.storage.store import Store, open_store
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A folder with files at several depths."""
+    url = str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+    store = open_store(url)
+    for name in (
+        "b.jsonl",
+        "a.jsonl",
+        "notes.txt",
+        "deep/c.jsonl",
+        "deep/er/d.jsonl",
+        "_run/index/0.jsonl",
+        ".hidden.jsonl",
+    ):
+        store.put_whole(name, b"{}\n")
+    return store
+
+
+def paths(*urls: str) -> list[str]:
+    """The listed files' paths."""
+    return [file.path for file in list_inputs(urls)]
+
+
+def test_a_file_is_itself(folder: Store) -> None:
+    """Its path is its name; the URL opens it; the size is pinned."""
+    [file] = list_inputs([folder.join("deep/c.jsonl")])
+    assert (file.path, file.url, file.size_bytes) == ("c.jsonl", folder.join("deep/c.jsonl"), 3)
+
+
+def test_a_folder_is_its_jsonl_files_at_any_depth(folder: Store) -> None:
+    """Sorted by path; other suffixes and marked names are left out; a slash changes nothing."""
+    wanted = ["a.jsonl", "b.jsonl", "deep/c.jsonl", "deep/er/d.jsonl"]
+    assert paths(folder.url) == wanted
+    assert paths(folder.url + "/") == wanted
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("*.jsonl", ["a.jsonl", "b.jsonl"]),
+        ("[b-z].jsonl", ["b.jsonl"]),
+        ("?.jsonl", ["a.jsonl", "b.jsonl"]),
+        ("**/*.jsonl", ["a.jsonl", "b.jsonl", "deep/c.jsonl", "deep/er/d.jsonl"]),
+        ("deep/*.jsonl", ["c.jsonl"]),
+        ("d*/*.jsonl", ["deep/c.jsonl"]),
+        ("*/er/*.jsonl", ["deep/er/d.jsonl"]),
+        ("deep/**/d.jsonl", ["er/d.jsonl"]),
+        ("**/er/*.jsonl", ["deep/er/d.jsonl"]),
+        ("_run/*/*.jsonl", ["index/0.jsonl"]),
+        ("_r*/**/*.jsonl", ["_run/index/0.jsonl"]),
+        (".h*.jsonl", [".hidden.jsonl"]),
+    ],
+)
+def test_a_pattern_matches_part_by_part(folder: Store, pattern: str, wanted: list[str]) -> None:
+    """Paths are relative to what comes before the first wildcard; a star stays in its folder."""
+    assert paths(folder.join(pattern)) == wanted
+
+
+def test_the_order_of_urls_is_kept_and_paths_sort_within_each(folder: Store) -> None:
+    """The user's order decides first."""
+    assert paths(folder.join("deep/c.jsonl"), folder.join("*.jsonl")) == [
+        "c.jsonl",
+        "a.jsonl",
+        "b.jsonl",
+    ]
+
+
+def test_what_a_pattern_leaves_out_is_noted(
+    folder: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A marked file that the pattern would match is named in the log."""
+    with caplog.at_level(logging.WARNING):
+        paths(folder.join("*.jsonl"))
+    assert "left out 1 files" in caplog.text
+    assert ".hidden.jsonl" in caplog.text
+
+
+def test_the_same_file_twice_is_refused_with_both_urls(folder: Store) -> None:
+    """Once by its name, once by a pattern."""
+    with pytest.raises(InputError, match=r"a\.jsonl is an input twice: by .*a\.jsonl and by .*\*"):
+        list_inputs([folder.join("a.jsonl"), folder.join("*.jsonl")])
+
+
+@pytest.mark.parametrize("name", ["nothing.jsonl", "none/", "none/*.jsonl", "*.json", "deep/er/x*"])
+def test_a_url_that_means_nothing_is_refused_by_name(folder: Store, name: str) -> None:
+    """Silence would run a smaller job than wanted."""
+    with pytest.raises(InputError, match="means no input") as caught:
+        list_inputs([folder.join("a.jsonl"), folder.join(name)])
+    assert folder.join(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["notes.txt", "*", "x.jsonl.gz", "*.gz"])
+def test_a_suffix_that_is_not_read_is_refused(folder: Store, url: str) -> None:
+    """The message says which one is read today."""
+    folder.put_whole("x.jsonl.gz", b"\x1f\x8b")
+    with pytest.raises(InputError, match=r"does not end with \.jsonl, the one format read today"):
+        list_inputs([folder.join(url)])
+
+
+def test_compressed_files_in_a_folder_are_not_skipped_in_silence(folder: Store) -> None:
+    """Half of a corpus must not go missing because it is packed."""
+    folder.put_whole("deep/x.jsonl.zst", b"1")
+    with pytest.raises(InputError, match=r"x\.jsonl\.zst: its name does not end with \.jsonl"):
+        list_inputs([folder.url])
+
+
+def test_a_file_whose_name_has_wildcards_is_found_by_its_name(folder: Store) -> None:
+    """What exists under the very name is meant."""
+    folder.put_whole("a[1].jsonl", b"{}\n")
+    assert paths(folder.join("a[1].jsonl")) == ["a[1].jsonl"]
+
+
+def test_relative_urls_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers have other current folders."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    for url in ("in", "in/a.jsonl", "in/*.jsonl", "*/a.jsonl", "./in/"):
+        assert [file.url for file in list_inputs([url])] == [str(tmp_path / "in" / "a.jsonl")]
+
+
+def test_a_dead_link_among_the_inputs_is_listed(tmp_path: Path) -> None:
+    """It is refused when it is indexed, rather than left out here."""
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n")
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "nowhere")
+    assert paths(str(tmp_path)) == ["a.jsonl", "b.jsonl"]
+
+
+def test_an_input_without_its_driver_names_the_extra() -> None:
+    """The listing passes the store's own message on."""
+    with pytest.raises(StoreDriverMissing, match=r"rdu_batch\[gcs\]"):
+        list_inputs(["gs://bucket/*.jsonl"])

@@ -1,0 +1,151 @@
+"""Stores for the tests: a local folder, memory, and a real S3 API on a loopback port."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from rdu_batch.storage.store import Store, open_store
+
+# One request at a time: moto checks and writes in two steps, so only this makes its conditional
+# put atomic, as a real store's is.
+_SERVE_S3 = """
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+application = DomainDispatcherApplication(create_backend_app)
+server = make_server("127.0.0.1", 0, application, threaded=False)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+BUCKET = "corpus"
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """A moto server of this session; ended by its own process handle."""
+    pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVE_S3], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert server.stdout is not None
+    try:
+        yield int(server.stdout.readline())
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        server.stdout.close()
+
+
+def _use_endpoint(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Point every S3 client made from now on to a loopback port, with made-up credentials."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def s3_url(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh prefix in a bucket of the moto server."""
+    import s3fs
+
+    _use_endpoint(monkeypatch, s3_port)
+    filesystem = s3fs.S3FileSystem()
+    if not filesystem.exists(BUCKET):
+        filesystem.call_s3("create_bucket", Bucket=BUCKET)
+    yield f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Every kind of store that can hold an output, each an empty folder that does not exist yet."""
+    if request.param == "local":
+        return open_store(str(tmp_path / "new" / "store"))
+    if request.param == "memory":
+        return open_store(f"memory://{uuid.uuid4().hex}/store")
+    return open_store(request.getfixturevalue("s3_url"))
+
+
+class ScriptedS3:
+    """A loopback server that answers each PUT with the next scripted status and S3 error code."""
+
+    def __init__(self) -> None:
+        self.script: list[tuple[int, str]] = []
+        self.conditions: list[str | None] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # clients wait for "100 Continue" before the body
+
+            def do_PUT(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.conditions.append(self.headers.get("If-None-Match"))
+                status, code = outer.script.pop(0) if outer.script else (200, "")
+                body = f"<Error><Code>{code}</Code><Message>no</Message></Error>" if code else ""
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("ETag", '"0"')
+                self.send_header("Connection", "close")
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def do_DELETE(self) -> None:
+                self.send_response(204)
+                self.send_header("Connection", "close")
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                del args
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def scripted_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedS3]:
+    """A server whose answers the test decides."""
+    s3fs = pytest.importorskip("s3fs")
+    scripted = ScriptedS3()
+    thread = threading.Thread(target=scripted.server.serve_forever, daemon=True)
+    thread.start()
+    _use_endpoint(monkeypatch, scripted.server.server_port)
+    yield scripted
+    scripted.server.shutdown()
+    thread.join(timeout=30)
+    scripted.server.server_close()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def run_python() -> Callable[[str], subprocess.Popen[str]]:
+    """Start a Python program with pipes to its input and output."""
+
+    def start(program: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+    return start
