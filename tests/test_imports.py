@@ -15,23 +15,19 @@ MAY_IMPORT = {
     "job": {"pydantic", "pydantic_core", "yaml", "jinja2"},
     "storage": {"job", "fsspec"},
     "dataset": {"storage", "job"},
-    "sessions": {
-        *("storage", "job", "torch", "transformers", "safetensors", "tokenizers", "gguf", "jinja2")
-    },
+    "sessions": {"storage", "job", "torch", "transformers", "huggingface_hub"},
     "runner": {"job", "storage", "dataset", "sessions", "report", "ray"},
     "report": {"job", "storage", "rich"},
     "cli": {"job", "storage", "dataset", "sessions", "runner", "report", "click"},
 }
-#: Packages that cost seconds: never imported at the top of a module outside these files.
+#: Packages that cost seconds: no verb loads one before it needs it.
 HEAVY = {"ray", "torch", "transformers"}
 
 
-def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+def _imports(path: Path) -> set[str]:
     """First names (or `rdu_batch.room`) imported by a file, type-checking blocks left out."""
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else list(_runtime_nodes(tree))
     found = set()
-    for node in nodes:
+    for node in _runtime_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -16,7 +16,6 @@ from rdu_batch.errors import OutputMismatch
 
 if TYPE_CHECKING:
     from rdu_batch.job.plan import Plan
-    from rdu_batch.job.spec import JobSpec
 
 
 @click.command("plan")
@@ -28,17 +27,18 @@ def plan(job_file: str, overrides: tuple[str, ...], date: str | None, limit: int
     The last line of standard output is one JSON object.
     """
     from rdu_batch.dataset.planning import OutputState, load_plan, make_plan, state_of_output
-    from rdu_batch.job.plan import diff_decides, job_decides
+    from rdu_batch.job.plan import diff_decides
+    from rdu_batch.runner.identity import identify_job
     from rdu_batch.storage.store import open_store
 
     spec = read_job_file(job_file, overrides, date, limit)
-    artifact_digest = _artifact_digest(spec)
-    decides = job_decides(spec, artifact_digest)
+    identity = identify_job(spec)
+    decides = identity.decides
     output = open_store(spec.output.url)
     existing = load_plan(output)
     state = state_of_output(output, existing, decides)
     is_ours = existing is not None and state is not OutputState.ANOTHER_JOB
-    shown = existing if is_ours and existing else make_plan(spec, artifact_digest).plan
+    shown = existing if is_ours and existing else make_plan(spec, identity.artifact_digest).plan
     differences = diff_decides(existing.decides, decides) if existing and not is_ours else []
     exit_code = OutputMismatch.exit_code if differences else 0
     for line in _table(shown, output.url, state, differences):
@@ -50,15 +50,6 @@ def plan(job_file: str, overrides: tuple[str, ...], date: str | None, limit: int
     }
     click.echo(json.dumps(summary, ensure_ascii=False))
     return exit_code
-
-
-def _artifact_digest(spec: JobSpec) -> str:
-    from rdu_batch.sessions.artifact import read_artifact
-    from rdu_batch.sessions.registry import FAKE_ARTIFACT_DIGEST
-
-    if spec.session.artifact is None:
-        return FAKE_ARTIFACT_DIGEST
-    return read_artifact(spec.session.artifact).digest
 
 
 def _summary(plan: Plan, output_url: str, state: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from rdu_batch.dataset.input_store import reading_input
 from rdu_batch.dataset.range_counter import BOM, count_window, is_blank, longer_lines
 from rdu_batch.errors import InputError, ObjectMissing
 from rdu_batch.job.plan import WINDOW_BYTES, InputFile, LongestRow, Window
@@ -158,20 +159,20 @@ def index_file(
         window_bytes: At least 3, so that a byte order mark lies in the first window.
 
     Raises:
-        InputError: the file went away or changed while it was read.
-        StoreError: the store failed.
+        InputError: the file went away or changed while it was read, or its store failed.
     """
     if window_bytes < len(BOM):
         raise ValueError(f"window_bytes is {window_bytes}, wanted at least {len(BOM)}")
-    store, name = open_object(listed.url)
     indexer = LineIndexer(index, listed.path, longest, row_limit)
     whole = hashlib.sha256() if listed.etag is None else None
     try:
-        for content in _windows(store, name, listed.size_bytes, window_bytes):
-            if whole is not None:
-                whole.update(content)
-            indexer.add_window(content)
-        after = store.stat(name)
+        with reading_input(listed.url):
+            store, name = open_object(listed.url)
+            for content in _windows(store, name, listed.size_bytes, window_bytes):
+                if whole is not None:
+                    whole.update(content)
+                indexer.add_window(content)
+            after = store.stat(name)
     except ObjectMissing as error:
         raise InputError(
             f"{listed.url} was listed as an input but is not there; "

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from rdu_batch.dataset.input_store import reading_input
 from rdu_batch.errors import InputError, ObjectMissing
 from rdu_batch.storage.store import ObjectStat, Store, open_object, open_store
 
@@ -42,13 +43,15 @@ def list_inputs(urls: Sequence[str]) -> list[ListedFile]:
     """List the files of all URLs: the URLs' order is kept, files of one URL are sorted by path.
 
     Raises:
-        InputError: a URL means no file, the same file comes twice, or a file cannot be read here.
-        StoreError: a store cannot be opened or listed.
+        InputError: a URL means no file, the same file comes twice, a file cannot be read here, or
+            its store cannot be opened or listed.
     """
     first_url: dict[str, str] = {}
     listed: list[ListedFile] = []
     for url in urls:
-        for file in _list_url(url):
+        with reading_input(url):
+            files = _list_url(url)
+        for file in files:
             _check_readable(file.url)
             if file.url in first_url:
                 raise InputError(

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rdu_batch.dataset.input_store import reading_input
 from rdu_batch.dataset.line_index import WINDOWS_PER_READ
 from rdu_batch.dataset.range_counter import BOM, is_blank, window_sha256
 from rdu_batch.errors import InputError, ObjectMissing, OutputMismatch, StoreError
@@ -137,11 +138,12 @@ class RowReader:
         store, name = self._open_input(file)
         start = first * self._window_bytes
         end = min(start + num_windows * self._window_bytes, file.size_bytes)
-        try:
-            content = store.read_range(name, start, end)
-        except StoreError:
-            _check_pin(store, name, file)  # a change is said as a change, not as a failed read
-            raise
+        with reading_input(file.url):
+            try:
+                content = store.read_range(name, start, end)
+            except StoreError:
+                _check_pin(store, name, file)  # a change is said as a change, not as a failed read
+                raise
         for index in range(first, first + num_windows):
             begin = (index - first) * self._window_bytes
             window = content[begin : begin + self._window_bytes]
@@ -157,8 +159,9 @@ class RowReader:
     def _open_input(self, file: InputFile) -> tuple[Store, str]:
         """Open an input; its pin is checked when the reader comes to it from another file."""
         if self._input is None or self._input[0] != file.index:
-            store, name = open_object(file.url)
-            _check_pin(store, name, file)
+            with reading_input(file.url):
+                store, name = open_object(file.url)
+                _check_pin(store, name, file)
             self._input = (file.index, store, name)
         return self._input[1], self._input[2]
 

@@ -33,13 +33,14 @@ def look_back(store: Store, plan: Plan) -> LeftBehind:
         for record in read_commits(store, committed):
             if not {name for _, name in published_names(record, plan)} <= published:
                 publish(store, record, plan)
-    begun = _missing_by_shard(store, plan, set(committed))
-    return LeftBehind(committed, begun, _num_pending_rows(plan, set(committed), begun))
+    begun = missing_by_shard(store, plan, set(committed))
+    return LeftBehind(committed, begun, num_pending_rows(plan, set(committed), begun))
 
 
-def _missing_by_shard(
+def missing_by_shard(
     store: Store, plan: Plan, committed: set[int]
 ) -> dict[int, list[tuple[int, int]]]:
+    """For each uncommitted shard with segments: the row ranges that none of them covers."""
     missing = {}
     for index, segments in groupby(list_segments(store), key=lambda segment: segment.shard):
         if index not in committed:
@@ -48,9 +49,10 @@ def _missing_by_shard(
     return missing
 
 
-def _num_pending_rows(
+def num_pending_rows(
     plan: Plan, committed: set[int], begun: dict[int, list[tuple[int, int]]]
 ) -> int:
+    """Rows that are neither committed nor in a segment."""
     num_pending = 0
     for shard in plan.shards():
         if shard.index not in committed:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
 
-from rdu_batch.dataset.planning import load_plan, make_plan, save_plan
+from rdu_batch.dataset.planning import check_same_job, load_plan, plan_of_output
 from rdu_batch.errors import OutputMismatch, RduBatchError, StoreError
-from rdu_batch.job.plan import Plan, diff_decides
+from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.report.progress import Progress
 from rdu_batch.report.summary import Summary
@@ -26,8 +26,10 @@ from rdu_batch.runner.job_context import JobContext
 from rdu_batch.runner.manifest import read_manifest, read_success, write_manifest
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.resume import look_back
+from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
+from rdu_batch.storage.probe import check_create_once
 from rdu_batch.storage.store import Store, open_store
 
 ExecutorKind = Literal["ray", "inline"]
@@ -93,18 +95,22 @@ class _JobRun:
             return None
         if success.job_digest != identity.job_digest:
             plan = load_plan(store)
-            raise _other_job(store, plan, identity)
+            if plan is not None:
+                check_same_job(plan, identity.decides, store)
+            raise OutputMismatch(
+                f"{store.url} holds another job, whose plan is gone. Choose another output.url, "
+                "or delete that folder to start anew."
+            )
         manifest, _ = read_manifest(store)
         totals = Totals.from_json(manifest["totals"])
         return self._summary("already complete", store, totals, len(manifest["parts"]))
 
     def _plan(self, store: Store, identity: JobIdentity) -> Plan:
-        plan = load_plan(store)
-        if plan is None:
-            self._progress.phase("planning: listing, pinning and indexing the inputs")
-            plan = save_plan(store, make_plan(self._spec, identity.artifact_digest))
-        if plan.job_digest != identity.job_digest:
-            raise _other_job(store, plan, identity)
+        if store.protocol != "file":
+            # A local folder links names, which cannot be ignored; a server may ignore conditions.
+            check_create_once(store, PROBE_FOLDER)
+        self._progress.phase("planning: listing, pinning and indexing the inputs")
+        plan = plan_of_output(store, self._spec, identity.artifact_digest)
         self._progress.phase(
             f"plan: {plan.num_rows:,} rows of {plan.num_files:,} files "
             f"in {plan.num_shards:,} shards"
@@ -230,14 +236,3 @@ class _JobRun:
             workers_lost=workers_lost,
             job_digest=job_digest,
         )
-
-
-def _other_job(store: Store, plan: Plan | None, identity: JobIdentity) -> OutputMismatch:
-    differences = diff_decides(plan.decides, identity.decides) if plan is not None else []
-    shown = "".join(f"\n  {line}" for line in differences)
-    return OutputMismatch(
-        f"{store.url} holds another job. What differs from this one (there -> here):"
-        f"{shown or ' unknown, its plan is gone'}\n"
-        "Choose another output.url, or put the job back as it was to go on with it. "
-        "Nothing was changed."
-    )

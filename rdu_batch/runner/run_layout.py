@@ -12,6 +12,7 @@ from dataclasses import dataclass
 CANARY = "_run/canary.json"
 COMMITS_FOLDER = "_run/commits"
 DRIVERS_FOLDER = "_run/drivers"
+PROBE_FOLDER = "_run/probe"
 RESULTS_FOLDER = "_run/results"
 SEGMENTS_FOLDER = "_run/segments"
 SEALED_FOLDER = "_run/sealed"

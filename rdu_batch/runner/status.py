@@ -10,7 +10,7 @@ from rdu_batch.runner.commits import committed_shards
 from rdu_batch.runner.epochs import last_epoch, last_result
 from rdu_batch.runner.manifest import read_manifest, read_success
 from rdu_batch.runner.outcomes import Totals
-from rdu_batch.runner.segments import list_segments, missing_ranges
+from rdu_batch.runner.resume import missing_by_shard, num_pending_rows
 from rdu_batch.storage.store import Store
 
 
@@ -70,20 +70,14 @@ def read_status(store: Store) -> OutputStatus:
     if plan is None:
         return OutputStatus(store.url, "empty")
     committed = set(committed_shards(store))
-    rows_durable = sum(plan.shard(index).num_rows for index in committed)
-    segments = [segment for segment in list_segments(store) if segment.shard not in committed]
-    for index in {segment.shard for segment in segments}:
-        shard = plan.shard(index)
-        own = [segment for segment in segments if segment.shard == index]
-        missing = missing_ranges(own, shard.first_row, shard.end_row)
-        rows_durable += shard.num_rows - sum(end - first for first, end in missing)
+    num_pending = num_pending_rows(plan, committed, missing_by_shard(store, plan, committed))
     return OutputStatus(
         store.url,
         "unfinished",
         plan.name,
         plan.job_digest,
         plan.num_rows,
-        rows_durable,
+        plan.num_rows - num_pending,
         plan.num_shards,
         len(committed),
         last_epoch(store),

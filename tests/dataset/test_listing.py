@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rdu_batch.dataset.listing import list_inputs
-from rdu_batch.errors import InputError, StoreDriverMissing
+from rdu_batch.errors import InputError
 from rdu_batch.storage.store import Store, open_store
 
 
@@ -142,6 +142,6 @@ def test_a_dead_link_among_the_inputs_is_listed(tmp_path: Path) -> None:
 
 
 def test_an_input_without_its_driver_names_the_extra() -> None:
-    """The listing passes the store's own message on."""
-    with pytest.raises(StoreDriverMissing, match=r"rdu_batch\[gcs\]"):
+    """An input that cannot be read ends with exit 4, in the store's own words."""
+    with pytest.raises(InputError, match=r"rdu_batch\[gcs\]"):
         list_inputs(["gs://bucket/*.jsonl"])
