@@ -15,7 +15,9 @@ MAY_IMPORT = {
     "job": {"pydantic", "pydantic_core", "yaml", "jinja2"},
     "storage": {"job", "fsspec"},
     "dataset": {"storage", "job"},
-    "sessions": {"storage", "job", "torch", "transformers", "huggingface_hub"},
+    "sessions": {
+        *("storage", "job", "torch", "transformers", "huggingface_hub", "safetensors", "jinja2"),
+    },
     "runner": {"job", "storage", "dataset", "sessions", "report", "ray"},
     "report": {"job", "storage", "rich"},
     "cli": {"job", "storage", "dataset", "sessions", "runner", "report", "click"},

@@ -103,7 +103,13 @@ class _JobRun:
             )
         manifest, _ = read_manifest(store)
         totals = Totals.from_json(manifest["totals"])
-        return self._summary("already complete", store, totals, len(manifest["parts"]))
+        return self._summary(
+            "already complete",
+            store,
+            totals,
+            len(manifest["parts"]),
+            job_digest=identity.job_digest,
+        )
 
     def _plan(self, store: Store, identity: JobIdentity) -> Plan:
         if store.protocol != "file":
@@ -211,7 +217,7 @@ class _JobRun:
         leased: Totals | None = None,
         workers: int = 0,
         workers_lost: int = 0,
-        job_digest: str = "",
+        job_digest: str,
     ) -> Summary:
         wall_s = time.monotonic() - self._started_s
         leased = leased or Totals()
