@@ -217,7 +217,7 @@ class WorkersSpec(_Section):
     """Number of workers, or auto: as many as the cluster has room for."""
 
     min: Annotated[int, Field(ge=1)] = 1
-    """With auto: start work when this many workers are ready."""
+    """With auto: at least this many workers, even if the cluster has no room for them yet."""
 
     max: Annotated[int, Field(ge=1)] | None = None
     """With auto: never more workers than this; empty means no limit."""

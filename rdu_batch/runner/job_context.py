@@ -12,7 +12,19 @@ from rdu_batch.dataset.planning import load_plan
 from rdu_batch.errors import OutputMismatch
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
-from rdu_batch.storage.store import Store
+from rdu_batch.storage.store import Store, open_store
+
+
+def with_absolute_urls(spec: JobSpec) -> JobSpec:
+    """The spec with local output and artifact as absolute paths.
+
+    A path in a job file is taken from the folder of the command; a worker runs in another.
+    """
+    output = spec.output.model_copy(update={"url": open_store(spec.output.url).url})
+    session = spec.session
+    if session.artifact is not None:
+        session = session.model_copy(update={"artifact": open_store(session.artifact).url})
+    return spec.model_copy(update={"output": output, "session": session})
 
 
 @dataclass(frozen=True)

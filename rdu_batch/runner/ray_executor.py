@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from rdu_batch.errors import ClusterError, RduBatchError, SessionBroken
 from rdu_batch.job.spec import WorkersSpec
@@ -111,7 +111,10 @@ class RayExecutor:
         worker.call = None
         try:
             message = json.loads(ray.get(call))
-        except (RayActorError, RayTaskError, RayError) as error:
+        except RayTaskError as error:
+            # The actor's own code failed, so it would fail again: not the node's doing.
+            return self._lost(worker_id, f"the actor failed: {error}", session_died=True)
+        except RayError as error:
             return self._lost(worker_id, f"the actor was lost: {error}", session_died=False)
         if "ready" in message:
             return WorkerReady(worker_id, time.monotonic() - worker.started_s)

@@ -22,7 +22,7 @@ from rdu_batch.runner.epochs import take_epoch, write_result
 from rdu_batch.runner.executor import Executor
 from rdu_batch.runner.identity import JobIdentity, identify_job
 from rdu_batch.runner.inline_executor import InlineExecutor
-from rdu_batch.runner.job_context import JobContext
+from rdu_batch.runner.job_context import JobContext, with_absolute_urls
 from rdu_batch.runner.manifest import read_manifest, read_success, write_manifest
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.resume import look_back
@@ -134,7 +134,7 @@ class _JobRun:
     ) -> Summary:
         with self._stop.raising():
             left = look_back(store, plan)
-        context = JobContext(self._spec, plan.digest, epoch)
+        context = JobContext(with_absolute_urls(self._spec), plan.digest, epoch)
         leased, num_workers, num_lost = Totals(), 0, 0
         if len(left.committed) < plan.num_shards:
             with self._executor(executor, context, address) as workers:
@@ -203,9 +203,11 @@ class _JobRun:
 
     def _num_workers(self, executor: Executor) -> int:
         workers = self._spec.workers
-        if isinstance(workers.count, int) and not isinstance(executor, InlineExecutor):
+        if isinstance(executor, InlineExecutor):
+            return 1
+        if isinstance(workers.count, int):
             return workers.count
-        return min(executor.num_slots, workers.max or executor.num_slots)
+        return max(workers.min, min(executor.num_slots, workers.max or executor.num_slots))
 
     def _summary(
         self,

@@ -91,10 +91,28 @@ def test_an_output_that_cannot_be_written_is_exit_6(run, spec, tmp_path):
     assert_exit(run(spec), 6, str(tmp_path / "file"))
 
 
-def test_a_full_disk_is_one_clear_paragraph(run, spec, tmp_path):
-    """A file size limit stands in for a full disk, and /dev/full is one: exit 6."""
-    spec["output"]["url"] = "/dev/full/out"
-    assert_exit(run(spec), 6, "/dev/full")
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A real file system of 256 KiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, check=False, capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small tmpfs here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_clear_paragraph_and_a_rerun_goes_on(run, spec, tmp_path, tiny_disk):
+    """Exit 6; with room again, the same command finishes the job."""
+    rows = [json.dumps({"text": f"{n} " + "word " * 20}) for n in range(3000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    spec["output"]["url"] = str(tiny_disk / "out")
+    assert_exit(run(spec), 6, "no space left", str(tiny_disk))
+    resize = ["mount", "-o", "remount,size=64m", str(tiny_disk)]
+    subprocess.run(resize, check=True, capture_output=True)
+    assert_exit(run(spec), 0)
 
 
 def test_an_unknown_session_kind_names_the_known_ones(run, spec, tmp_path):
