@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from rdu_batch.runner.session_host import SessionDied, SessionHost, error_docume
 
 #: Object store of a Ray that this program starts itself; only small messages go through it.
 LOCAL_OBJECT_STORE_BYTES = 100 << 20
+#: How long to wait for a first answer of a cluster's address.
+REACH_TIMEOUT_S = 10.0
 
 
 class WorkerActor:
@@ -146,6 +149,7 @@ def connect(address: str | None) -> None:
     Raises:
         ClusterError: no cluster can be reached or started. Ends the job.
     """
+    _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     options: dict[str, Any] = {}
     if address == "local":
         options = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "include_dashboard": False}
@@ -156,12 +160,28 @@ def connect(address: str | None) -> None:
             logging_level=logging.ERROR,
             **options,
         )
-    except (ConnectionError, RayError, OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"Ray at {address or 'its default address'} cannot be reached: {error}. "
-            "Start one with `ray start --head`, name another with --address, or use "
-            "--address local (a Ray for this job alone) or --executor inline (no Ray)."
-        ) from error
+    except (RayError, OSError, RuntimeError, ValueError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Try the address once: ``ray.init`` itself keeps trying a dead one for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_TIMEOUT_S):
+            pass
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str | None, error: Exception) -> ClusterError:
+    return ClusterError(
+        f"Ray at {address or 'its default address'} cannot be reached: {error}. "
+        "Start one with `ray start --head`, name another with --address, or use "
+        "--address local (a Ray for this job alone) or --executor inline (no Ray)."
+    )
 
 
 def disconnect() -> None:

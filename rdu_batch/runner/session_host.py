@@ -58,7 +58,9 @@ class SessionHost:
         with row_file.open("r+b") as file:
             self._row_memory = mmap.mmap(file.fileno(), ROW_FORMAT.size)
         self._stderr_path = folder / "stderr"
-        threads = str(context.spec.session.threads)
+        threads = dict.fromkeys(THREAD_VARIABLES, str(context.spec.session.threads))
+        # What a killed session leaves behind (unpacked graphs, spools) goes with this folder.
+        environment = {**os.environ, **threads, "TMPDIR": self._folder.name}
         module = "rdu_batch.runner.session_process"
         files = [str(context_file), str(row_file), str(os.getpid())]
         with self._stderr_path.open("wb") as stderr:
@@ -67,7 +69,7 @@ class SessionHost:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, threads)},
+                env=environment,
             )
         self._unread = b""
 

@@ -1,6 +1,7 @@
 """What goes wrong ends in one paragraph, the right exit code and a JSON line; no traceback."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -70,10 +71,24 @@ def test_a_missing_input_is_exit_4(run, spec, tmp_path):
     assert_exit(run(spec), 4, "nowhere")
 
 
+def test_a_cluster_that_does_not_answer_is_exit_13(spec, tmp_path):
+    """At once, with the ways out; nothing listens on the port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        path = tmp_path / "job.yaml"
+        path.write_text(yaml.safe_dump(spec))
+        command = [sys.executable, "-m", "rdu_batch", "run", str(path), "--address", address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert_exit(done, 13, address, "--address local")
+
+
 def test_a_missing_artifact_is_exit_8(run, spec, tmp_path):
     """The message says how to make one."""
     spec["session"] = {"kind": "inductor", "artifact": str(tmp_path / "none")}
     assert_exit(run(spec), 8, "rdu-batch compile")
+    spec["session"]["artifact"] = "gs://bucket/artifact"
+    assert_exit(run(spec), 8, "rdu_batch[gcs]")
 
 
 def test_a_store_without_its_driver_names_the_extra(run, spec):

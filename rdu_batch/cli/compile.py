@@ -1,0 +1,119 @@
+"""``rdu-batch compile``: make an artifact from a checkpoint.
+
+Promises: progress on stderr, one JSON line at the end of stdout, the tutorial's own flags in both
+spellings. Does not: import torch before there is something to compile.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rdu_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _option(name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A click option in both spellings, ``--a_b`` and ``--a-b``."""
+    spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
+    return click.option(*spellings, name, **settings)
+
+
+@click.command("compile")
+@click.argument("model", required=False)
+@click.option("--out", metavar="URL", help="Folder of the artifact: a path or any fsspec URL.")
+@click.option(
+    "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True,
+    help="Type of the weights.",
+)  # fmt: skip
+@_option("max_seq_length", type=int, required=True, help="Prompt and generated tokens together.")
+@_option("model_name_or_path", help="Same as MODEL; with --checkpoint_name, only the tokenizer.")
+@_option("config_name", help="config.json, folder or hub id; goes before the model's own config.")
+@_option("checkpoint_name", help="File of weights by name: .safetensors, or saved by torch.")
+@click.option("--tokenizer", help="Folder, hub id or .gguf file; default: the model's own.")
+@_option("cache_dir", help="Where downloads are kept.")
+@click.option("--inference", is_flag=True, help="Accepted for the tutorial's sake; always so.")
+@click.option(
+    "--kind", type=click.Choice(["inductor", "eager"]), default="inductor", show_default=True,
+    help="eager makes an artifact without compiled graphs.",
+)  # fmt: skip
+@_option("prefill_chunk", type=int, help="Tokens of one prefill call.")
+@_option(
+    "instruction_set",
+    type=click.Choice(["avx512", "avx2"]),
+    help="What the graphs need of a processor; default: the best of this one.",
+)
+@_option("output_folder", help="The tutorial's way to say --out, with --pef_name.")
+@_option("pef_name", help="Name of the artifact's folder in --output_folder.")
+@_option("batch_size", type=int, default=1, help="Only 1: a session holds one row at a time.")
+@_option("examples_to_generate", type=int, hidden=True)
+def compile_command(model: str | None, **options: Any) -> None:
+    """Compile MODEL (a transformers folder, a hub id or a .gguf file) to an artifact.
+
+    With --config_name and --checkpoint_name the model is built from these, and MODEL is only where
+    the tokenizer comes from. Compiling the same thing to the same place again does nothing.
+    """
+    out_url = _out_url(options)
+    if options["batch_size"] != 1:
+        raise UsageError(f"--batch_size {options['batch_size']}: a session holds one row; use 1")
+    if model and options["model_name_or_path"] not in (None, model):
+        raise UsageError(
+            f"MODEL is {model}, --model_name_or_path is {options['model_name_or_path']}; "
+            "give one of them; --tokenizer names another tokenizer"
+        )
+    print(json.dumps(_compile(model or options["model_name_or_path"], out_url, options)))
+
+
+def _out_url(options: dict[str, Any]) -> str:
+    folder, name = options["output_folder"], options["pef_name"]
+    if options["out"]:
+        return str(options["out"])
+    if not folder:
+        raise UsageError("where to? give --out URL (or --output_folder with --pef_name)")
+    return f"{folder.rstrip('/')}/{name}" if name else str(folder)
+
+
+def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Compile, and give back what the JSON line says."""
+    from rdu_batch.sessions.checkpoint import ModelSource
+    from rdu_batch.sessions.compile import DEFAULT_PREFILL_CHUNK, compile_or_reuse
+
+    started_s = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - started_s:6.1f} s  {line}", file=sys.stderr, flush=True)
+
+    source = ModelSource(
+        model_name_or_path=model,
+        config_name=options["config_name"],
+        checkpoint_name=options["checkpoint_name"],
+        tokenizer=options["tokenizer"],
+        cache_dir=options["cache_dir"],
+    )
+    compiled = compile_or_reuse(
+        source,
+        out_url,
+        dtype=options["dtype"],
+        max_seq_length=options["max_seq_length"],
+        kind=options["kind"],
+        prefill_chunk=options["prefill_chunk"] or DEFAULT_PREFILL_CHUNK,
+        instruction_set=options["instruction_set"],
+        on_progress=say,
+    )
+    artifact = compiled.artifact
+    return {
+        "artifact": out_url,
+        "digest": artifact.digest,
+        "kind": artifact.kind,
+        "dtype": artifact.dtype,
+        "max_seq_length": artifact.max_seq_length,
+        "compile_s": round(time.monotonic() - started_s, 1),
+        "already_compiled": compiled.already_compiled,
+        "exit": 0,
+    }

@@ -1,0 +1,137 @@
+"""Where weights, config and tokenizer of a model come from.
+
+Holds: what the command line can say about a model, and where that lies on this machine. Promises:
+two checkpoints with the same bytes have the same digests, wherever they lie. Does not: read what is
+inside; see ``plain_model.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdu_batch.errors import InputError, UsageError
+
+_TOKENIZER_PATTERNS = ("tokenizer*", "*.model", "vocab.*", "merges.txt", "special_tokens_map.json")
+_TOKENIZER_FILES = (*_TOKENIZER_PATTERNS, "added_tokens.json", "*.jinja")
+_CONFIG_FILES = ("config.json", "generation_config.json")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What the command line says about the model; each place may be a path or a hub id."""
+
+    #: A transformers folder, a hub id or a .gguf file.
+    model_name_or_path: str | None = None
+    #: A config.json, a folder or a hub id; goes before the model's own config.
+    config_name: str | None = None
+    #: A file of weights by name: .safetensors, or whatever torch.save wrote.
+    checkpoint_name: str | None = None
+    #: A folder, hub id or .gguf file; goes before the model's own tokenizer.
+    tokenizer: str | None = None
+    #: Where downloads are kept; the hub's default if None.
+    cache_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A source with every place found on this machine."""
+
+    #: A folder, a config.json or a .gguf file.
+    config_path: Path
+    #: A folder, a .gguf file or a file of weights by name.
+    weights_path: Path
+    #: A folder or a .gguf file.
+    tokenizer_path: Path
+
+    def model_digest(self) -> str:
+        """sha256 over the bytes of config and weights."""
+        return _digest(_files(self.config_path, _CONFIG_FILES) + _weight_files(self.weights_path))
+
+    def tokenizer_digest(self) -> str:
+        """sha256 over the bytes of the tokenizer's files."""
+        return _digest(_files(self.tokenizer_path, _TOKENIZER_FILES))
+
+
+def find_checkpoint(source: ModelSource) -> Checkpoint:
+    """Find every place of a source, downloading from the hub what is not a path.
+
+    Raises:
+        UsageError: the source names no weights, config or tokenizer. Ends the command (exit 2).
+        InputError: a place does not exist. Ends the command (exit 4).
+    """
+    model, config = source.model_name_or_path, source.config_name
+    weights = source.checkpoint_name or model
+    if weights is None:
+        raise UsageError(
+            "no weights: name a MODEL (a folder, a hub id or a .gguf file), or --config_name FILE "
+            "with --checkpoint_name FILE; a model with random weights is never compiled"
+        )
+    if config is None and model is None:
+        raise UsageError("no config: --checkpoint_name needs --config_name FILE or a MODEL")
+    tokenizer = source.tokenizer or model
+    if tokenizer is None:
+        raise UsageError(
+            "no tokenizer: --checkpoint_name holds only weights; "
+            "add --tokenizer or --model_name_or_path (a folder, a hub id or a .gguf file)"
+        )
+    if source.checkpoint_name is not None and not Path(source.checkpoint_name).is_file():
+        raise InputError(f"--checkpoint_name {source.checkpoint_name}: there is no such file")
+    return Checkpoint(
+        config_path=_find(config or str(model), source.cache_dir, weights=False),
+        weights_path=_find(weights, source.cache_dir, weights=True),
+        tokenizer_path=_find(tokenizer, source.cache_dir, weights=False),
+    )
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path names a GGUF file."""
+    return path.suffix == ".gguf"
+
+
+def _find(place: str, cache_dir: str | None, *, weights: bool) -> Path:
+    """A path as it is; anything else as a hub id, downloaded."""
+    path = Path(place).expanduser()
+    if path.exists():
+        return path.absolute()
+    if path.suffix in (".gguf", ".json") or place.startswith((".", "/", "~")):
+        raise InputError(f"{place}: there is no such file or folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja"]
+    try:
+        folder = Path(
+            snapshot_download(
+                place, cache_dir=cache_dir, allow_patterns=[*wanted, *["*.safetensors"][:weights]]
+            )
+        )
+        if weights and not list(folder.glob("*.safetensors")):
+            snapshot_download(place, cache_dir=cache_dir, allow_patterns=["*.bin"])
+    except (OSError, ValueError, HFValidationError, HfHubHTTPError) as error:
+        raise InputError(
+            f"{place}: neither a path here nor a model that the hub gives: {error}"
+        ) from error
+    return folder
+
+
+def _files(path: Path, patterns: tuple[str, ...]) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted({found for pattern in patterns for found in path.glob(pattern)})
+
+
+def _weight_files(path: Path) -> list[Path]:
+    return _files(path, ("*.safetensors",)) or _files(path, ("*.bin",))
+
+
+def _digest(paths: list[Path]) -> str:
+    """sha256 over names and bytes; single files count without their names."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(json.dumps([path.name if len(paths) > 1 else "", sha256]).encode())
+    return "sha256:" + total.hexdigest()

@@ -1,0 +1,85 @@
+"""Names and shapes of what lies in an inductor artifact; torch only, so sessions open fast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GRAPHS: Final = ("prefill", "decode")
+WEIGHTS_FILE: Final = "weights.safetensors"
+#: Name of the model inside a graph: a weight is known to the graph as "model." plus its own name.
+WEIGHT_PREFIX: Final = "model."
+TORCH_DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """What decides a compiled graph, besides config and weights."""
+
+    dtype: str
+    max_seq_length: int
+    prefill_chunk: int
+    cache_length: int
+    instruction_set: str
+    #: ``Artifact.layouts``: how changed tensors of the weights file lie.
+    layouts: Mapping[str, str]
+
+    def to_argument(self) -> str:
+        """One command-line argument that ``from_argument`` reads back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_argument(cls, argument: str) -> GraphSettings:
+        """Read what ``to_argument`` wrote."""
+        return cls(**json.loads(argument))
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """Shape of the key/value cache: a pair of [1, num_kv_heads, L, head_size] for each layer."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_size: int
+
+    def zeros(self, cache_length: int, dtype: torch.dtype) -> list[Tensor]:
+        """Fresh keys, or values, of all layers."""
+        shape = (1, self.num_kv_heads, cache_length, self.head_size)
+        return [torch.zeros(shape, dtype=dtype) for _ in range(self.num_layers)]
+
+
+def cache_shape_of(config: Any) -> CacheShape:
+    """The cache shape a transformers config asks for."""
+    config = config.get_text_config()
+    num_heads = int(config.num_attention_heads)
+    return CacheShape(
+        num_layers=int(config.num_hidden_layers),
+        num_kv_heads=int(getattr(config, "num_key_value_heads", None) or num_heads),
+        head_size=int(getattr(config, "head_dim", None) or config.hidden_size // num_heads),
+    )
+
+
+def cache_length_for(max_seq_length: int, prefill_chunk: int) -> int:
+    """Positions the cache tensors hold: whole chunks, and at least one position never attended to.
+
+    The spare one keeps the attended length below the cache's own: the exported graph excludes
+    equality, because a view of a whole tensor has other strides than a part of it.
+    """
+    return (max_seq_length // prefill_chunk + 1) * prefill_chunk
+
+
+def graph_file(graph: str) -> str:
+    """File name of a compiled graph."""
+    return f"{graph}.pt2"
+
+
+def constants_file(graph: str) -> str:
+    """File name of what a graph needs besides weights, such as rotary frequencies."""
+    return f"{graph}.constants.safetensors"

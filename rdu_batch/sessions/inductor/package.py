@@ -1,0 +1,54 @@
+"""Load a compiled graph and bind its weights; needs torch, but no compiler and no Inductor.
+
+Promises: weights are bound, not copied; the caller keeps them alive. Does not: check digests; only
+what ``fetch_artifact`` has checked may be opened, because a package is native code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rdu_batch.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+def open_package(path: Path) -> Any:
+    """Load the native code of one graph.
+
+    Uses the class under ``torch._inductor.aoti_load_package``: the function imports all of
+    Inductor first, which takes seconds and does nothing for a package that is loaded as it is.
+
+    Raises:
+        ArtifactError: the loader refuses the file.
+    """
+    import torch
+
+    try:
+        return torch._C._aoti.AOTIModelPackageLoader(  # noqa: SLF001 - see above
+            str(path), "model", False, 1, -1
+        )
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{path}: the compiled graph does not load: {error}; compile the model again here"
+        ) from error
+
+
+def bind_tensors(package: Any, tensors: Mapping[str, Tensor], *, path: Path) -> None:
+    """Give a loaded graph its weights and constants, by the names it wants, without copying.
+
+    Raises:
+        ArtifactError: the graph wants a tensor that is not there.
+    """
+    wanted = package.get_constant_fqns()
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise ArtifactError(
+            f"{path}: the graph wants {', '.join(missing[:3])}, which the artifact does not hold; "
+            "compile the model again"
+        )
+    package.load_constants({name: tensors[name] for name in wanted}, False, True, True)

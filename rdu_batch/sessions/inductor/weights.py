@@ -1,0 +1,117 @@
+"""The weights of an artifact: one safetensors file, mapped read-only and shared by all sessions.
+
+Promises: a mapped tensor costs no memory of its own; two sessions of a node read the same pages of
+the page cache, and nothing can write to them. Does not: change names or types; see ``compile.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+
+from rdu_batch.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+#: Vector loads that straddle a cache line are slow: the first tensor starts on one.
+_ALIGNMENT_BYTES = 64
+_DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file tensor by tensor, aligned for vector loads.
+
+    Like the format's own writer, but it pads the header to a cache line and puts tensors that would
+    break the alignment of the next one last.
+    """
+
+    def num_bytes(name: str) -> int:
+        return tensors[name].numel() * tensors[name].element_size()
+
+    names = sorted(tensors, key=lambda name: (num_bytes(name) % _ALIGNMENT_BYTES != 0, name))
+    entries, offset = {}, 0
+    for name in names:
+        tensor = tensors[name]
+        end = offset + num_bytes(name)
+        entries[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-(8 + len(header)) % _ALIGNMENT_BYTES)
+    with path.open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        for name in names:
+            plain = tensors[name].detach().contiguous().reshape(-1)
+            stream.write(plain.view(torch.uint8).numpy().data)
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """Map a safetensors file; the tensors stay valid as long as any of them lives.
+
+    The mapping is shared and read-only: a stray write ends the process, never another's weights.
+
+    Raises:
+        ArtifactError: not a safetensors file, or a type that no session computes with.
+    """
+    with path.open("rb") as stream:
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        start = 8 + int.from_bytes(mapping[:8], "little")
+        entries = json.loads(mapping[8:start])
+        entries.pop("__metadata__", None)
+        with warnings.catch_warnings():
+            # torch cannot mark a tensor read-only and says so; the mapping itself refuses writes.
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            return {
+                name: torch.frombuffer(
+                    mapping,
+                    dtype=_DTYPES[entry["dtype"]],
+                    count=math.prod(entry["shape"]),
+                    offset=start + entry["data_offsets"][0],
+                ).view(entry["shape"])
+                for name, entry in entries.items()
+            }
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path}: not a safetensors file this program reads ({error!r}); compile again"
+        ) from error
+
+
+def original_tensors(
+    tensors: Mapping[str, Tensor], layouts: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """The checkpoint's own tensors: undo each noted layout, without copying.
+
+    Args:
+        tensors: as mapped from ``weights.safetensors``.
+        layouts: ``Artifact.layouts``.
+    """
+    original = dict(tensors)
+    for name, layout in layouts.items():
+        if layout == "transposed":
+            original[name] = tensors[name].t()
+        elif not layout.startswith("alias:"):
+            raise ArtifactError(f"{name}: unknown layout {layout!r}; compile the model again")
+    return original
+
+
+def bound_tensors(tensors: Mapping[str, Tensor], layouts: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors as graphs want them: stored layout kept, tied names resolved."""
+    bound = dict(tensors)
+    for name, layout in layouts.items():
+        if layout.startswith("alias:"):
+            bound[name] = tensors[layout.removeprefix("alias:")]
+    return bound

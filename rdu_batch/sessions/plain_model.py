@@ -1,0 +1,212 @@
+"""A checkpoint as a plain transformers model, config and tokenizer.
+
+Promises: every weight comes from the checkpoint, under its own name; a missing, unexpected or
+misshapen one is an error that lists them; code from a checkpoint is never run, and pickles are read
+with ``weights_only``. Does not: patch or compile.
+"""
+
+from __future__ import annotations
+
+import pickle
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rdu_batch.errors import InputError
+from rdu_batch.sessions.checkpoint import is_gguf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor
+
+    from rdu_batch.sessions.checkpoint import Checkpoint
+
+#: Keys under which training programs nest the weights.
+_NESTED_KEYS = ("model", "state_dict", "model_state_dict")
+#: Names listed of each kind of mistake; a wrong config can make thousands.
+_NUM_LISTED = 8
+
+
+def read_config(path: Path) -> Any:
+    """The transformers config of a folder, a config.json or a .gguf file.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it needs code that is not transformers'.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with _quiet_transformers():
+            if is_gguf(path):
+                return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+            return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"{path}: no config that transformers reads: {error}") from error
+
+
+def load_model(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
+    """The plain transformers model of a checkpoint, in ``dtype``, in eval mode.
+
+    Args:
+        checkpoint: where the weights are.
+        config: as ``read_config`` gave it; read once, because reading it from GGUF takes seconds.
+        dtype: the type of weights and activations; quantized GGUF weights are made plain.
+
+    Raises:
+        InputError: the weights cannot be read, or do not fit the config.
+    """
+    path = checkpoint.weights_path
+    if path.is_file() and not is_gguf(path):
+        return build_model(config, _read_named_weights(path), dtype, place=str(path))
+    from transformers import AutoModelForCausalLM
+
+    place = {"gguf_file": path.name} if is_gguf(path) else {}
+    try:
+        with _quiet_transformers():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path.parent if place else path,
+                config=config,
+                dtype=dtype,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **place,
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise InputError(f"{path}: transformers cannot load it: {error}") from error
+    model, info = loaded
+    _check_loading(info, str(path))
+    if place and hasattr(model.config, "quantization_config"):
+        # It says how the file was, not how the weights are now.
+        del model.config.quantization_config
+    return model.eval()
+
+
+def build_model(
+    config: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, *, place: str = "weights"
+) -> Any:
+    """A plain transformers model over given tensors, by name; no copy where the type fits.
+
+    Args:
+        config: a transformers config.
+        tensors: weights under the checkpoint's names; tied ones may be left out.
+        dtype: the type of weights and activations.
+        place: where the tensors come from, for messages.
+
+    Raises:
+        InputError: tensors are missing, unexpected or misshapen, or the config is of no causal LM.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(
+            f"config of type {config.model_type}: transformers has no causal language model for it"
+        )
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    try:
+        with _quiet_transformers():
+            model, info = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(tensors),
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{place}: does not fit the config: {error}") from error
+    _check_loading(info, place)
+    return model.eval()
+
+
+def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write the checkpoint's tokenizer and chat template to ``folder`` in transformers' format.
+
+    Raises:
+        InputError: there is none, or it has no tokenizer.json form.
+    """
+    from transformers import AutoTokenizer
+
+    path = checkpoint.tokenizer_path
+    try:
+        with _quiet_transformers():
+            if is_gguf(path):
+                tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            tokenizer.save_pretrained(folder)
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        raise InputError(
+            f"{path}: no tokenizer that transformers reads: {error}; name one with --tokenizer"
+        ) from error
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(f"{path}: its tokenizer has no tokenizer.json form; name another one")
+
+
+def _read_named_weights(path: Path) -> dict[str, Tensor]:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError) as error:
+        raise InputError(
+            f"{path}: neither a safetensors file nor plain tensors saved by torch ({error}); "
+            "save model.state_dict() and nothing else"
+        ) from error
+    for key in _NESTED_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(tensor, torch.Tensor) for tensor in content.values()
+    ):
+        raise InputError(f"{path}: not a mapping from names to tensors; save model.state_dict()")
+    return content
+
+
+def _check_loading(info: Mapping[str, Any], place: str) -> None:
+    """Refuse a model with any weight that is not the checkpoint's."""
+    missing = sorted(info["missing_keys"])
+    unexpected = sorted(info["unexpected_keys"])
+    misshapen = [
+        f"{name} is {list(found)}, the config wants {list(wanted)}"
+        for name, found, wanted in sorted(info["mismatched_keys"])
+    ]
+    if not missing and not unexpected and not misshapen and not info.get("error_msgs"):
+        return
+    lines = [f"{place}: the weights do not fit the config; nothing was filled with random numbers"]
+    for title, names in (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("wrong shape", misshapen),
+        ("error", list(info.get("error_msgs", ()))),
+    ):
+        lines += [f"  {title}: {name}" for name in names[:_NUM_LISTED]]
+        if len(names) > _NUM_LISTED:
+            lines.append(f"  {title}: and {len(names) - _NUM_LISTED} more")
+    lines.append("use the config this checkpoint was made with, or correct the names")
+    raise InputError("\n".join(lines))
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no reports: what matters is raised as an error here."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

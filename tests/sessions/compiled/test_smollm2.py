@@ -1,0 +1,121 @@
+"""SmolLM2-135M from its GGUF file, compiled: the tokens of transformers, and its accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from rdu_batch.job.prompt import Prompt
+from rdu_batch.sessions.eager import EagerSession
+from rdu_batch.sessions.inductor.session import InductorSession
+from rdu_batch.sessions.tokenizer import open_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rdu_batch.sessions.artifact import LocalArtifact
+    from rdu_batch.sessions.door import Session
+
+pytestmark = pytest.mark.slow
+
+OPENINGS = [
+    "The capital of France is",
+    "Once upon a time, in a village by the sea,",
+    "def fibonacci(n):\n    ",
+    "Review: The battery died after two days.\nSentiment:",
+    "Q: What is the boiling point of water?\nA:",
+    "In 1969, the first",
+    "1, 1, 2, 3, 5, 8,",
+    "Grüße aus München! Das Wetter ist heute",
+    "import numpy as np\n\nx = np.",
+    "Dear Sir or Madam,\n\nI am writing to",
+    "The three primary colours are",
+    "Photosynthesis is the process by which",
+    "She opened the door and",
+    "To be, or not to be,",
+    "A recipe for pancakes: first,",
+    "The quick brown fox",
+    "SELECT name, age FROM",
+    "According to the report, sales in the second quarter",
+]
+
+
+@pytest.fixture(scope="module")
+def fp32(smollm2_gguf: Path, compiled_from: Callable[..., LocalArtifact]) -> LocalArtifact:
+    """The whole model."""
+    return compiled_from(smollm2_gguf, dtype="fp32", max_seq_length=256)
+
+
+@pytest.fixture(scope="module")
+def prompts(fp32: LocalArtifact) -> list[list[int]]:
+    """Twenty prompts: short ones, one of several chunks, and one as chats are rendered."""
+    tokenizer = open_tokenizer("inductor", fp32)
+    long_text = " ".join(OPENINGS)
+    chat = ({"role": "user", "content": "Name a fruit."},)
+    texts = [Prompt(text=text, messages=None) for text in [*OPENINGS, long_text]]
+    rendered = [Prompt(text=None, messages=chat)]
+    return [tokenizer.encode(prompt, date=None) for prompt in [*texts, *rendered]]
+
+
+def test_fp32_greedy_tokens_are_those_of_transformers(
+    fp32: LocalArtifact,
+    smollm2_plain: Any,
+    prompts: list[list[int]],
+    assert_same_greedy_tokens: Callable[..., int],
+) -> None:
+    """Twenty prompts, through prefill of one and of several chunks, and decode."""
+    assert len(prompts) == 20
+    assert max(map(len, prompts)) > 2 * fp32.artifact.prefill_chunk
+    session = InductorSession.open(fp32, threads=2)
+    num_ties = assert_same_greedy_tokens(session, smollm2_plain, prompts, num_tokens=12)
+    session.close()
+    assert num_ties <= 3
+
+
+@pytest.fixture(scope="module")
+def bf16_of_ten_layers(
+    smollm2_plain: Any,
+    fp32: LocalArtifact,
+    tmp_path_factory: pytest.TempPathFactory,
+    compiled_from: Callable[..., LocalArtifact],
+) -> LocalArtifact:
+    """The first ten layers, enough to see rounding add up in a third of the time."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("ten_layers")
+    config = AutoConfig.from_pretrained(fp32.folder)
+    config.num_hidden_layers = 10
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(smollm2_plain.state_dict(), strict=False)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(fp32.folder).save_pretrained(folder)
+    return compiled_from(folder, dtype="bf16", max_seq_length=192)
+
+
+def test_bf16_logits_are_no_farther_from_fp32_than_plain_bf16(
+    bf16_of_ten_layers: LocalArtifact, prompts: list[list[int]]
+) -> None:
+    """Same bf16 weights in all three; after the prompt, and after five forced tokens."""
+
+    def logits_of(session: Session) -> torch.Tensor:
+        found = []
+        for ids in prompts:
+            steps = [session.prefill(ids, want_logits=True)]
+            steps += [
+                session.decode(ids[offset], len(ids) + offset, want_logits=True)
+                for offset in range(min(5, len(ids)))
+            ]
+            found += [step.logits_1V for step in steps if step.logits_1V is not None]
+        session.close()
+        return torch.cat(found)
+
+    exact = logits_of(EagerSession.open_fp32(bf16_of_ten_layers, threads=2))
+    plain = logits_of(EagerSession.open(bf16_of_ten_layers, threads=2))
+    compiled = logits_of(InductorSession.open(bf16_of_ten_layers, threads=2))
+    plain_distance = (plain - exact).abs().mean().item()
+    compiled_distance = (compiled - exact).abs().mean().item()
+    print(f"mean distance from fp32: compiled {compiled_distance:.4f}, plain {plain_distance:.4f}")  # noqa: T201
+    assert 0 < compiled_distance <= plain_distance

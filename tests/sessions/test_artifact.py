@@ -1,0 +1,177 @@
+"""artifact.json and the folder around it: read whole and unharmed, or not at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rdu_batch.errors import ArtifactError
+from rdu_batch.sessions.artifact import (
+    ARTIFACT_FILE,
+    Artifact,
+    LocalArtifact,
+    fetch_artifact,
+    publish_artifact,
+    read_artifact,
+)
+from rdu_batch.storage.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def source(tmp_path: Path, artifact_of: Callable[..., LocalArtifact]) -> LocalArtifact:
+    """Three files, one of them in a folder below."""
+    folder = tmp_path / "made"
+    (folder / "more").mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(bytes(range(256)) * 50)
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "more" / "note.txt").write_text("hello")
+    return artifact_of(folder, layouts={"a.weight": "transposed"})
+
+
+@pytest.fixture
+def published(source: LocalArtifact, tmp_path: Path) -> Artifact:
+    """The same, published to a local folder."""
+    return publish_artifact(source.artifact, source.folder, str(tmp_path / "out"))
+
+
+def test_what_was_published_is_read_back(published: Artifact, source: LocalArtifact) -> None:
+    """Every value, and the digest is that of the file's bytes."""
+    found = read_artifact(published.url)
+    assert found == published
+    assert replace(found, digest="", url="") == replace(source.artifact, digest="", url="")
+    assert found.digest.startswith("sha256:")
+    assert len(found.digest) == len("sha256:") + 64
+
+
+def test_a_local_artifact_is_used_where_it_is(published: Artifact) -> None:
+    """Whether written as a path or as a file URL."""
+    for url in (published.url, f"file://{published.url}"):
+        local = fetch_artifact(url)
+        assert str(local.folder) == published.url
+        assert local.path("more/note.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"\x01" + path.read_bytes()[1:]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes() + b"x"),
+        lambda path: path.unlink(),
+    ],
+    ids=["one byte", "cut", "longer", "gone"],
+)
+def test_a_damaged_file_is_found_before_anything_is_used(
+    published: Artifact, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """And named."""
+    damage(tmp_path / "out" / "weights.safetensors")
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors"):
+        fetch_artifact(published.url)
+
+
+def test_a_folder_without_artifact_json_is_no_artifact(tmp_path: Path) -> None:
+    """The error says how to make one."""
+    with pytest.raises(ArtifactError, match=r"rdu-batch compile"):
+        read_artifact(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["geometry", "max_seq_length"], "many"),
+        (["geometry", "dtype"], "int7"),
+        (["files"], {"../outside": {"size_bytes": 1, "sha256": "0"}}),
+        (["files"], {"/etc/passwd": {"size_bytes": 1, "sha256": "0"}}),
+        (["files"], []),
+        (["target"], None),
+    ],
+)
+def test_a_wrong_value_in_artifact_json_is_refused(
+    published: Artifact, path: list[str], value: Any
+) -> None:
+    """Among them names that would lead out of the folder."""
+    document = json.loads(published.to_bytes())
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(ArtifactError, match="damaged"):
+        Artifact.from_bytes(json.dumps(document).encode(), url="here")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_what_is_no_description_is_refused(content: bytes) -> None:
+    """With the place in the message."""
+    with pytest.raises(ArtifactError, match=r"here/artifact\.json"):
+        Artifact.from_bytes(content, url="here")
+
+
+def test_an_unknown_version_is_refused(published: Artifact) -> None:
+    """Rather than guessed at."""
+    document = json.loads(published.to_bytes()) | {"version": 99}
+    with pytest.raises(ArtifactError, match="99"):
+        Artifact.from_bytes(json.dumps(document).encode(), url="here")
+
+
+def test_a_remote_artifact_is_fetched_once_and_repaired_when_damaged(
+    source: LocalArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second fetch does not need the store's files; a damaged copy is fetched again."""
+    monkeypatch.setenv("RDU_BATCH_CACHE", str(tmp_path / "cache"))
+    url = f"memory://artifacts/{tmp_path.name}"
+    artifact = publish_artifact(source.artifact, source.folder, url)
+    first = fetch_artifact(url)
+    assert first.artifact == artifact
+    assert first.folder.is_relative_to(tmp_path / "cache")
+    assert first.path("empty.txt").read_bytes() == b""
+
+    first.path("more/note.txt").write_text("hacked")
+    assert fetch_artifact(url).path("more/note.txt").read_text() == "hello"
+
+    for name in artifact.files:
+        open_store(url).delete(name)
+    assert fetch_artifact(url).folder == first.folder
+
+    first.path("more/note.txt").write_text("hacked")
+    with pytest.raises(ArtifactError, match="incomplete"):
+        fetch_artifact(url)
+    assert [path.name for path in first.folder.parent.iterdir() if path.is_dir()] == []
+
+
+def test_a_remote_artifact_with_other_bytes_is_refused(
+    source: LocalArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves nothing in the cache that could be taken for it."""
+    monkeypatch.setenv("RDU_BATCH_CACHE", str(tmp_path / "cache"))
+    url = f"memory://artifacts/{tmp_path.name}"
+    publish_artifact(source.artifact, source.folder, url)
+    open_store(url).put_whole("more/note.txt", b"hallo")
+    with pytest.raises(ArtifactError, match=r"more/note\.txt"):
+        fetch_artifact(url)
+    assert not [path for path in (tmp_path / "cache" / "artifacts").iterdir() if path.is_dir()]
+
+
+def test_artifact_json_is_written_last(
+    source: LocalArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an interrupted publication leaves no artifact."""
+    (source.folder / "weights.safetensors").unlink()
+    with pytest.raises(Exception, match="weights"):
+        publish_artifact(source.artifact, source.folder, str(tmp_path / "out"))
+    assert not (tmp_path / "out" / ARTIFACT_FILE).exists()
+
+
+def test_an_artifact_is_read_without_importing_torch() -> None:
+    """The driver reads one to make a plan."""
+    code = "import sys, rdu_batch.sessions.artifact; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
