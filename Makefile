@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+# Much of a test's time is waiting for processes; tests/conftest.py keeps together what shares work.
+SIDE_BY_SIDE := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check format clean
@@ -38,10 +40,10 @@ demo: $(VENV)/.demo
 	@$(BIN)/rdu-batch run jobs/reviews.yaml --address local --samples 3
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ""
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -41,6 +41,8 @@ class WorkerLost:
     session_died: bool
     #: Ordinal of the row that was in progress, where known.
     row: int | None = None
+    #: The session was killed because that row took longer than the row limit.
+    row_timed_out: bool = False
 
 
 @dataclass(frozen=True)

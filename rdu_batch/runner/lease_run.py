@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-#: Detail of a given-up row; the same wherever and whenever that happens.
-GIVEN_UP = "the session process died or exceeded limits.row_timeout_s on this row alone, repeatedly"
+#: Details of given-up rows; the same wherever and whenever that happens.
+GIVEN_UP = {
+    str(Reason.SESSION_KILLED): "the session process died each time it ran this row alone",
+    str(Reason.ROW_TIMEOUT): "the row took longer than limits.row_timeout_s each time it ran alone",
+}
 
 
 class LeaseRunner:
@@ -129,17 +132,19 @@ class LeaseRunner:
             if should_stop():
                 break
             on_row(row.ordinal)
-            outcome = self._give_up_row(row) if lease.is_given_up else self._run_row(row)
+            if lease.dead_reason is None:
+                outcome = self._run_row(row)
+            else:
+                outcome = self._give_up_row(row, lease.dead_reason)
             totals.count(outcome)
             spool.write(outcome.to_bytes())
         return totals
 
-    def _give_up_row(self, row: Row) -> Outcome:
+    def _give_up_row(self, row: Row, reason: str) -> Outcome:
         """The dead letter of a row that killed its session each time it ran alone."""
         id_field = self._context.spec.input.id_field
         id_text = parse_row(row).texts.get(id_field) if id_field is not None else None
-        reason = str(Reason.SESSION_KILLED)
-        line = dead_line(row, reason=reason, detail=GIVEN_UP, id_text=id_text)
+        line = dead_line(row, reason=reason, detail=GIVEN_UP[reason], id_text=id_text)
         return Outcome(False, reason, line)
 
     def _run_row(self, row: Row) -> Outcome:

@@ -22,8 +22,9 @@ class Lease:
     end_row: int
     #: The lease is its whole shard, so the worker seals at once, without a segment.
     covers_shard: bool
-    #: The one row has killed its session too often: write its dead letter, do not run it.
-    is_given_up: bool = False
+    #: Set when the lease's one row has killed its session too often: do not run it, write its dead
+    #: letter with this reason.
+    dead_reason: str | None = None
 
     @property
     def num_rows(self) -> int:

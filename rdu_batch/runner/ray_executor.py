@@ -127,16 +127,20 @@ class RayExecutor:
                 raise ValueError(f"worker {worker_id} answered {message!r}")
             return TaskDone(worker_id, answer)
         failure = error_of(message["error"])
+        if isinstance(failure, SessionDied):
+            self._drop(worker_id)
+            timed_out = failure.timed_out
+            return WorkerLost(worker_id, str(failure), True, failure.row, timed_out)
         if isinstance(failure, SessionBroken):
-            row = failure.row if isinstance(failure, SessionDied) else None
-            return self._lost(worker_id, str(failure), session_died=True, row=row)
+            return self._lost(worker_id, str(failure), session_died=True)
         return JobFailed(worker_id, failure)
 
-    def _lost(
-        self, worker_id: int, cause: str, *, session_died: bool, row: int | None = None
-    ) -> WorkerLost:
+    def _lost(self, worker_id: int, cause: str, *, session_died: bool) -> WorkerLost:
+        self._drop(worker_id)
+        return WorkerLost(worker_id, cause, session_died)
+
+    def _drop(self, worker_id: int) -> None:
         ray.kill(self._workers.pop(worker_id).actor)
-        return WorkerLost(worker_id, cause, session_died, row)
 
 
 def connect(address: str | None) -> None:

@@ -263,7 +263,7 @@ class Scheduler:
             first_row=taken.first_row,
             end_row=taken.end_row,
             covers_shard=(taken.first_row, taken.end_row) == (whole.first_row, whole.end_row),
-            is_given_up=taken.strikes >= self.attempts_per_row,
+            dead_reason=taken.strike_reason if taken.strikes >= self.attempts_per_row else None,
         )
         self._next_lease_id += 1
         return lease, taken

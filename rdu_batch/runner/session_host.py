@@ -36,12 +36,14 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 class SessionDied(SessionBroken):
     """The session process ended without an answer, or was killed for one row's time.
 
-    ``row`` is the ordinal it was working on, None if it was not inside a row.
+    ``row`` is the ordinal it was working on, None if it was not inside a row; ``timed_out`` says
+    that it was killed because of the row limit.
     """
 
-    def __init__(self, message: str, row: int | None) -> None:
+    def __init__(self, message: str, row: int | None, *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.row = row
+        self.timed_out = timed_out
 
 
 class SessionHost:
@@ -131,7 +133,8 @@ class SessionHost:
                 if self._row() != row:
                     row, row_since_s = self._row(), now_s
                 if row is not None and now_s - row_since_s > self._row_timeout_s:
-                    raise self._killed(f"row took longer than {self._row_timeout_s:g} s", row)
+                    why = f"row took longer than {self._row_timeout_s:g} s"
+                    raise self._killed(why, row, timed_out=True)
                 if deadline_s is not None and now_s > deadline_s:
                     raise self._killed("no session was ready in limits.start_timeout_s", None)
         line, _, self._unread = self._unread.partition(b"\n")
@@ -160,10 +163,11 @@ class SessionHost:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return SessionDied(f"the session process ended with {how}{self._last_words()}", self._row())
 
-    def _killed(self, why: str, row: int | None) -> SessionDied:
+    def _killed(self, why: str, row: int | None, *, timed_out: bool = False) -> SessionDied:
         self._process.kill()
         self._process.wait()
-        return SessionDied(f"the session process was killed: {why}{self._last_words()}", row)
+        message = f"the session process was killed: {why}{self._last_words()}"
+        return SessionDied(message, row, timed_out=timed_out)
 
     def _last_words(self) -> str:
         tail = self._stderr_path.read_bytes()[-STDERR_TAIL_BYTES:].decode("utf-8", "replace")
@@ -172,15 +176,17 @@ class SessionHost:
 
 def error_document(error: RduBatchError) -> dict[str, Any]:
     """An error as JSON, with what ``error_of`` needs to make it again on the driver."""
-    row = error.row if isinstance(error, SessionDied) else None
-    return {"kind": type(error).__name__, "message": str(error), "row": row}
+    document = {"kind": type(error).__name__, "message": str(error)}
+    if isinstance(error, SessionDied):
+        return {**document, "row": error.row, "timed_out": error.timed_out}
+    return document
 
 
 def error_of(document: dict[str, Any]) -> RduBatchError:
     """The error of another process: of its own class if that ends the job, else SessionBroken."""
     name, message = str(document["kind"]), str(document["message"])
     if name == SessionDied.__name__:
-        return SessionDied(message, document["row"])
+        return SessionDied(message, document["row"], timed_out=document["timed_out"])
     kind = getattr(errors, name, None)
     if kind is errors.SpecError:
         return errors.SpecError([message])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from rdu_batch.job.records import Reason
 from rdu_batch.runner.executor import WorkerLost
 
 
@@ -15,6 +16,8 @@ class RowRange:
     end_row: int
     #: Session deaths while this single row ran alone; only ever above 0 for one row.
     strikes: int = 0
+    #: How the last strike came about: the reason of the dead letter that the row may become.
+    strike_reason: str = ""
     #: Suspected of killing its session: leased alone.
     is_suspect: bool = False
 
@@ -43,7 +46,8 @@ def after_death(rows: RowRange, event: WorkerLost) -> list[RowRange]:
     if not event.session_died or row is None or not rows.first_row <= row < rows.end_row:
         return [rows]
     if rows.is_suspect:
-        return [replace(rows, strikes=rows.strikes + 1)]
+        reason = Reason.ROW_TIMEOUT if event.row_timed_out else Reason.SESSION_KILLED
+        return [replace(rows, strikes=rows.strikes + 1, strike_reason=str(reason))]
     parts = [
         RowRange(rows.first_row, row),
         RowRange(row, row + 1, is_suspect=True),

@@ -255,7 +255,7 @@ def test_a_row_that_kills_its_session_is_isolated_then_given_up():
     task = next_task(scheduler.on(TaskDone(0, done(tasks[0], rows_s=1.0))))
     assert (task.first_row, task.end_row) == (1, 11)
     worker_id, leases = 0, []
-    while not leases or not leases[-1].is_given_up:
+    while not leases or not leases[-1].dead_reason:
         died_at = 5 if task.first_row <= 5 < task.end_row else None
         if died_at is None:
             task = next_task(scheduler.on(TaskDone(worker_id, done(task))))
@@ -266,8 +266,8 @@ def test_a_row_that_kills_its_session_is_isolated_then_given_up():
             worker_id = start.worker_id
             task = next_task(scheduler.on(WorkerReady(worker_id, 1.0)))
         leases.append(task)
-    ranges = [(lease.first_row, lease.end_row, lease.is_given_up) for lease in leases]
-    assert ranges == [(1, 5, False), (5, 6, False), (5, 6, False), (5, 6, True)]
+    ranges = [(lease.first_row, lease.end_row, lease.dead_reason) for lease in leases]
+    assert ranges == [(1, 5, None), (5, 6, None), (5, 6, None), (5, 6, "session_killed")]
 
 
 def test_a_lost_node_is_never_held_against_a_row():
@@ -279,7 +279,7 @@ def test_a_lost_node_is_never_held_against_a_row():
         (start,) = scheduler.on(lost)
         worker_id = start.worker_id
         task = next_task(scheduler.on(WorkerReady(worker_id, 1.0)))
-        assert not task.is_given_up
+        assert task.dead_reason is None
 
 
 def test_the_job_stops_at_once_when_every_session_fails_to_start():

@@ -13,7 +13,7 @@ from rdu_batch.dataset.line_index import LongestRows, index_file
 from rdu_batch.dataset.listing import list_inputs
 from rdu_batch.dataset.planning import make_plan, save_plan
 from rdu_batch.dataset.reader import RowReader
-from rdu_batch.errors import StoreError
+from rdu_batch.errors import InputError
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.storage.store import open_store
 
@@ -99,5 +99,5 @@ def test_a_server_without_ranges_is_refused(site: Site) -> None:
     """Whole files in place of ranges would be wrong rows; the error says so."""
     site.serves_ranges = False
     [listed] = list_inputs([site.url])
-    with pytest.raises(StoreError, match="does not serve ranges"):
+    with pytest.raises(InputError, match="does not serve ranges"):
         index_file(listed, 0, LongestRows())
