@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichBar
 
+from rdu_batch.report.wording import clock, counted
+
 #: Least time between two plain lines about the rows.
 PLAIN_INTERVAL_S = 10.0
 
@@ -30,19 +32,26 @@ class Snapshot:
     shards: int
     shards_committed: int
     workers: int
+    #: Seconds since the first session was open; what rates are taken over.
+    working_s: float
+
+    @property
+    def is_done(self) -> bool:
+        """Every shard is committed."""
+        return self.shards_committed == self.shards
 
     @property
     def tokens_per_s(self) -> float:
-        """Generated tokens a second since work began; 0 before the first."""
-        return self.generated_tokens / self.elapsed_s if self.elapsed_s > 0 else 0.0
+        """Generated tokens a second since the first session was open; 0 before that."""
+        return self.generated_tokens / self.working_s if self.working_s > 0 else 0.0
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to go at this run's rate; None before the first row of this run."""
+        """Seconds to go at this run's rate; None while a first lease a worker is all there is."""
         done_now = self.rows_done - self.rows_done_before
-        if done_now <= 0:
+        if done_now <= 2 * self.workers:
             return None
-        return (self.rows - self.rows_done) * self.elapsed_s / done_now
+        return (self.rows - self.rows_done) * self.working_s / done_now
 
 
 class Progress(Protocol):
@@ -84,7 +93,7 @@ class PlainLines:
 
     def update(self, snapshot: Snapshot) -> None:
         """Write the numbers, if it is time or the last row is done."""
-        if snapshot.elapsed_s < self._next_s and snapshot.rows_done < snapshot.rows:
+        if snapshot.elapsed_s < self._next_s and not snapshot.is_done:
             return
         self._next_s = snapshot.elapsed_s + PLAIN_INTERVAL_S
         text = (
@@ -134,15 +143,8 @@ def open_progress(stream: TextIO | None = None) -> Progress:
     return TerminalBar(stream) if stream.isatty() else PlainLines(stream)
 
 
-def clock(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
 def _rates(snapshot: Snapshot) -> str:
-    parts = [f"{snapshot.tokens_per_s:,.1f} tokens/s", f"{snapshot.workers} workers"]
+    parts = [f"{snapshot.tokens_per_s:,.1f} tokens/s", counted(snapshot.workers, "worker")]
     if snapshot.dead:
         parts.append(f"{snapshot.dead:,} dead")
     if snapshot.eta_s is not None and snapshot.rows_done < snapshot.rows:

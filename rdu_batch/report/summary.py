@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from rdu_batch.report.wording import counted
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -59,11 +61,13 @@ class Summary:
             rows.append(("resumed", f"{self.rows_resumed:,} rows were done by an earlier run"))
         if self.wall_s:
             rate = f", {self.tokens_per_s:,.1f} generated tokens/s" if self.tokens_per_s else ""
-            workers = f", {self.workers} workers" if self.workers else ""
+            workers = f", {counted(self.workers, 'worker')}" if self.workers else ""
             rows.append(("time", f"{self.wall_s:,.1f} s{rate}{workers}"))
         if self.workers_lost:
-            rows.append(("lost", f"{self.workers_lost} workers died; their rows ran elsewhere"))
-        rows.append(("output", f"{self.output} ({self.shards:,} shards)"))
+            rows.append(
+                ("lost", f"{counted(self.workers_lost, 'worker')}, whose rows ran elsewhere")
+            )
+        rows.append(("output", f"{self.output} ({counted(self.shards, 'shard')})"))
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:>{width}}  {text}" for label, text in rows if text)
 

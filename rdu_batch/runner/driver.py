@@ -46,7 +46,7 @@ class Driver:
         self._rows_done_before = rows_done_before
         self._now_s = now_s
         self._started_s = now_s()
-        self._is_ready = False
+        self._ready_since_s: float | None = None
 
     def run(self) -> None:
         """Loop until the job is finished.
@@ -90,7 +90,8 @@ class Driver:
         if isinstance(event, JobFailed):
             raise event.error
         if isinstance(event, WorkerReady):
-            self._is_ready = True
+            if self._ready_since_s is None:
+                self._ready_since_s = self._now_s()
             self._progress.phase(
                 f"worker {event.worker_id} is ready, its session opened in {event.start_s:.1f} s"
             )
@@ -99,7 +100,8 @@ class Driver:
             self._progress.phase(f"worker {event.worker_id} is lost: {first_line}")
 
     def _check_started(self) -> None:
-        if not self._is_ready and self._now_s() - self._started_s > self._start_timeout_s:
+        waited_s = self._now_s() - self._started_s
+        if self._ready_since_s is None and waited_s > self._start_timeout_s:
             raise StoppedEarly(
                 f"no session was ready in {self._start_timeout_s:g} s (limits.start_timeout_s). "
                 "Either the cluster has no room for one worker (see the workers block of the job "
@@ -108,9 +110,10 @@ class Driver:
 
     def _show(self) -> None:
         totals, plan = self._scheduler.leased_totals, self._scheduler.plan
+        now_s = self._now_s()
         self._progress.update(
             Snapshot(
-                elapsed_s=self._now_s() - self._started_s,
+                elapsed_s=now_s - self._started_s,
                 rows=plan.num_rows,
                 rows_done=self._rows_done_before + totals.rows,
                 rows_done_before=self._rows_done_before,
@@ -119,5 +122,6 @@ class Driver:
                 shards=plan.num_shards,
                 shards_committed=self._scheduler.num_shards_committed,
                 workers=self._scheduler.num_workers_alive,
+                working_s=now_s - self._ready_since_s if self._ready_since_s is not None else 0.0,
             )
         )

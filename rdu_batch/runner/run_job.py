@@ -17,6 +17,7 @@ from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.report.progress import Progress
 from rdu_batch.report.summary import Summary
+from rdu_batch.report.wording import counted
 from rdu_batch.runner.driver import Driver
 from rdu_batch.runner.epochs import take_epoch, write_result
 from rdu_batch.runner.executor import Executor
@@ -118,8 +119,8 @@ class _JobRun:
         self._progress.phase("planning: listing, pinning and indexing the inputs")
         plan = plan_of_output(store, self._spec, identity.artifact_digest)
         self._progress.phase(
-            f"plan: {plan.num_rows:,} rows of {plan.num_files:,} files "
-            f"in {plan.num_shards:,} shards"
+            f"plan: {counted(plan.num_rows, 'row')} of {counted(plan.num_files, 'file')} "
+            f"in {counted(plan.num_shards, 'shard')}"
         )
         return plan
 
@@ -163,7 +164,7 @@ class _JobRun:
         return summary
 
     def _drive(self, scheduler: Scheduler, executor: Executor, rows_done_before: int) -> None:
-        self._progress.phase(f"starting {scheduler.num_workers} workers")
+        self._progress.phase(f"starting {counted(scheduler.num_workers, 'worker')}")
         driver = Driver(
             scheduler,
             executor,

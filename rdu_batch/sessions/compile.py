@@ -126,6 +126,7 @@ def compile_or_reuse(
             f"{found.max_seq_length}, model {found.model_digest[:15]}...); runs may be using it; "
             "choose another --out, or delete that folder"
         )
+    on_progress(f"begin: {plan.model_family} to {kind}, {dtype}, {max_seq_length} positions")
     with tempfile.TemporaryDirectory(prefix="rdu_batch-compile-") as temporary:
         folder = Path(temporary)
         local = _fill(folder, checkpoint, config, plan, on_progress)

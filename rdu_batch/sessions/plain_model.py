@@ -7,8 +7,9 @@ with ``weights_only``. Does not: patch or compile.
 
 from __future__ import annotations
 
+import io
 import pickle
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 from rdu_batch.errors import InputError
@@ -205,7 +206,9 @@ def _quiet_transformers() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        # The reader of GGUF files draws a bar of its own, which has no switch.
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

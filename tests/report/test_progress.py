@@ -1,0 +1,96 @@
+"""What people see: plain lines in logs, a bar on a terminal, numbers that add up."""
+
+import io
+
+from rdu_batch.report.progress import PlainLines, Snapshot, TerminalBar, open_progress
+from rdu_batch.report.samples import sample_line
+from rdu_batch.report.summary import Summary
+from rdu_batch.report.wording import clock, counted
+
+
+def snapshot(**changes):
+    values = {
+        "elapsed_s": 12.0,
+        "rows": 100,
+        "rows_done": 30,
+        "rows_done_before": 10,
+        "dead": 0,
+        "generated_tokens": 400,
+        "shards": 4,
+        "shards_committed": 1,
+        "workers": 2,
+        "working_s": 10.0,
+    }
+    return Snapshot(**{**values, **changes})
+
+
+def test_the_rate_and_the_time_to_go_are_this_runs():
+    """20 rows in 10 s of work, 70 to go: rows of an earlier run and the start do not count."""
+    assert snapshot().tokens_per_s == 40.0
+    assert snapshot().eta_s == 35.0
+
+
+def test_no_time_to_go_is_guessed_from_the_first_leases():
+    """The first lease of each worker is one row, which says nothing yet."""
+    assert snapshot(rows_done=14).eta_s is None
+    assert snapshot(working_s=0.0).tokens_per_s == 0.0
+
+
+def test_plain_lines_come_at_intervals_and_at_the_end():
+    """Not at every look; the last line always."""
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    for elapsed_s in (0.0, 0.2, 0.4, 9.9, 10.1, 10.3):
+        lines.update(snapshot(elapsed_s=elapsed_s))
+    lines.update(snapshot(elapsed_s=10.5, rows_done=100))
+    lines.update(snapshot(elapsed_s=10.7, rows_done=100, shards_committed=4))
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["0:00", "0:10", "0:10"]
+    assert "100/100 rows, 4/4 shards" in stream.getvalue().splitlines()[-1]
+
+
+def test_a_terminal_gets_a_bar_and_a_file_gets_lines():
+    """Chosen by the stream."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    bar = open_progress(terminal)
+    assert isinstance(bar, TerminalBar)
+    bar.phase("planning [bold]x[/bold]")
+    bar.update(snapshot())
+    bar.update(snapshot(rows_done=100, shards_committed=4))
+    bar.close()
+    assert "[bold]x[/bold]" in terminal.getvalue()
+    assert "100/100" in terminal.getvalue()
+    assert isinstance(open_progress(io.StringIO()), PlainLines)
+
+
+def test_numbers_in_words():
+    """One file, two files; minutes and hours."""
+    assert (counted(1, "file"), counted(2000, "file")) == ("1 file", "2,000 files")
+    assert (clock(59.9), clock(61), clock(3725)) == ("0:59", "1:01", "1:02:05")
+
+
+def test_the_summary_says_only_what_there_is_to_say():
+    """Nothing about dead rows, lost workers or resumes that did not happen."""
+    summary = Summary("job", "complete", 0, "/out", rows=2, predictions=2, shards=1, wall_s=1.0)
+    text = summary.to_text()
+    assert "2 = 2 predictions + 0 dead" in text
+    assert not any(word in text for word in ("resumed", "lost", "ended by"))
+    troubled = Summary(
+        *("job", "complete", 5, "/out"),
+        dead=3,
+        dead_reasons={"not_json": 1, "too_deep": 2},
+        workers_lost=1,
+        rows_resumed=4,
+    )
+    assert "too_deep 2, not_json 1" in troubled.to_text()
+    assert "4 rows were done by an earlier run" in troubled.to_text()
+
+
+def test_a_sample_cannot_move_the_cursor():
+    """Predictions are untrusted: control characters are shown escaped."""
+    record = {"row": [0, 1], "id": None, "prediction": "red\x1b[31m\nline", "label": "x"}
+    assert sample_line(record) == "[0, 1]  label=x  ->  red\\u001b[31m\\nline"
