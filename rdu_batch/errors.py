@@ -116,7 +116,16 @@ class OutputOwned(RduBatchError):
 
 
 class SessionBroken(RduBatchError):
-    """The session or its process failed. Ends the worker; its lease is run elsewhere."""
+    """The session or its process failed. Ends the worker; its lease is run elsewhere.
+
+    ``row`` is the ordinal of the row in progress, None if there was none; ``timed_out`` says that
+    the process was killed because that row took longer than the row limit.
+    """
+
+    def __init__(self, message: str, row: int | None = None, *, timed_out: bool = False) -> None:
+        self.row = row
+        self.timed_out = timed_out
+        super().__init__(message)
 
 
 class RowError(RduBatchError):

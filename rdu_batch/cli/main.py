@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -75,6 +76,10 @@ def run(arguments: list[str]) -> int:
         return fail(Interrupted("stopped by Ctrl-C; run the same command again to go on"))
     except RduBatchError as error:
         return fail(error)
+    except Exception as error:  # noqa: BLE001 - nobody is above; its traceback is printed
+        # Not one of ours, so a bug: people get its traceback, programs still get their JSON line.
+        traceback.print_exc()
+        return fail(RduBatchError(f"internal error, please report it: {error!r}"))
     return result if isinstance(result, int) else 0
 
 

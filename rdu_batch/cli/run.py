@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     type=click.Choice(["ray", "inline"]),
     default="ray",
     show_default=True,
-    help="inline: one worker in this process, without Ray.",
+    help="inline: one worker in this process, without Ray; nothing watches a row's time there.",
 )
 @click.option(
     "--address",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -42,4 +43,8 @@ def _predictions(store: Store) -> Iterator[dict[str, Any]]:
             end = min(store.stat(name).size_bytes, READ_BYTES)
             # The piece after the last newline is empty, or a line that was cut.
             for line in store.read_range(name, 0, end).split(b"\n")[:-1]:
-                yield json.loads(line)
+                # A damaged line is for verify to find; here it is only no sample.
+                with suppress(ValueError):
+                    record = json.loads(line)
+                    if isinstance(record, dict) and record.keys() >= set(PREDICTION_KEYS):
+                        yield record

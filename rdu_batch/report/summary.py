@@ -14,7 +14,7 @@ class Summary:
     """What a run came to. Counts are the job's; ``wall_s`` and the rate are this run's."""
 
     name: str
-    #: ``complete``, ``already complete``, ``stopped`` or ``failed``.
+    #: ``complete`` or ``already complete``; a run that ends otherwise ends with an error.
     state: str
     exit: int
     output: str

@@ -34,11 +34,11 @@ class SealedFile:
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """A shard's final state. ``token`` is the attempt's own, so that a lost reply is recognised."""
+    """A shard's final state. ``attempt`` is unique to who made it."""
 
     shard: int
     plan_digest: str
-    token: str
+    attempt: str
     part: SealedFile
     dead: SealedFile | None
     totals: Totals
@@ -49,7 +49,7 @@ class CommitRecord:
             "version": FORMAT_VERSION,
             "shard": self.shard,
             "plan_digest": self.plan_digest,
-            "token": self.token,
+            "attempt": self.attempt,
             "part": vars(self.part),
             "dead": vars(self.dead) if self.dead else None,
             "totals": self.totals.to_json(),
@@ -61,22 +61,28 @@ class CommitRecord:
         """Read a record back.
 
         Raises:
-            OutputMismatch: another format version wrote it. Ends the job.
+            OutputMismatch: another format version wrote it, or it is damaged. Ends the job.
         """
-        document: dict[str, Any] = json.loads(content)
-        if document["version"] != FORMAT_VERSION:
+        try:
+            document: dict[str, Any] = json.loads(content)
+            version = document["version"]
+            if version == FORMAT_VERSION:
+                return cls(
+                    shard=document["shard"],
+                    plan_digest=document["plan_digest"],
+                    attempt=document["attempt"],
+                    part=SealedFile(**document["part"]),
+                    dead=SealedFile(**document["dead"]) if document["dead"] else None,
+                    totals=Totals.from_json(document["totals"]),
+                )
+        except (ValueError, TypeError, KeyError) as error:
             raise OutputMismatch(
-                f"commit record of shard {document['shard']}: format version "
-                f"{document['version']}, this program reads {FORMAT_VERSION}. "
-                "Finish the job with the version that began it, or choose another output."
-            )
-        return cls(
-            shard=document["shard"],
-            plan_digest=document["plan_digest"],
-            token=document["token"],
-            part=SealedFile(**document["part"]),
-            dead=SealedFile(**document["dead"]) if document["dead"] else None,
-            totals=Totals.from_json(document["totals"]),
+                f"a commit record is damaged ({content[:40]!r}...): {error!r}. Delete that object "
+                "under _run/commits/ to have its shard run again, or choose another output."
+            ) from error
+        raise OutputMismatch(
+            f"a commit record has format version {version!r}, this program reads {FORMAT_VERSION}. "
+            "Finish the job with the version that began it, or choose another output."
         )
 
 

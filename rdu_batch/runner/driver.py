@@ -47,6 +47,7 @@ class Driver:
         self._now_s = now_s
         self._started_s = now_s()
         self._ready_since_s: float | None = None
+        self._alone_since_s = now_s()
 
     def run(self) -> None:
         """Loop until the job is finished.
@@ -100,8 +101,10 @@ class Driver:
             self._progress.phase(f"worker {event.worker_id} is lost: {first_line}")
 
     def _check_started(self) -> None:
-        waited_s = self._now_s() - self._started_s
-        if self._ready_since_s is None and waited_s > self._start_timeout_s:
+        now_s = self._now_s()
+        if self._scheduler.num_workers_alive:
+            self._alone_since_s = now_s
+        if now_s - self._alone_since_s > self._start_timeout_s:
             raise StoppedEarly(
                 f"no session was ready in {self._start_timeout_s:g} s (limits.start_timeout_s). "
                 "Either the cluster has no room for one worker (see the workers block of the job "

@@ -8,7 +8,7 @@ from typing import Any
 from rdu_batch.job.plan import digest_of, job_decides
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.sessions.artifact import read_artifact
-from rdu_batch.sessions.registry import FAKE_ARTIFACT_DIGEST
+from rdu_batch.sessions.registry import FAKE_ARTIFACT_DIGEST, check_kind
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ def identify_job(spec: JobSpec) -> JobIdentity:
     """Read the artifact's description and say what job this spec is.
 
     Raises:
+        SpecError: there is no such kind of session. Ends the job.
         ArtifactError: there is no artifact at ``session.artifact``. Ends the job.
     """
+    check_kind(spec.session.kind)
     if spec.session.artifact is None:
         artifact_digest = model_digest = FAKE_ARTIFACT_DIGEST
     else:

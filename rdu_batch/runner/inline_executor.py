@@ -68,6 +68,6 @@ def _event_of(worker_id: int, work: Callable[[], WorkerEvent]) -> WorkerEvent:
     try:
         return work()
     except SessionBroken as error:
-        return WorkerLost(worker_id, str(error), session_died=True)
+        return WorkerLost(worker_id, str(error), True, error.row, error.timed_out)
     except RduBatchError as error:
         return JobFailed(worker_id, error)

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdu_batch.dataset.reader import RowReader
-from rdu_batch.errors import RowError
+from rdu_batch.errors import ArtifactError, RduBatchError, RowError, SessionBroken
+from rdu_batch.job.plan import Plan
 from rdu_batch.job.prompt import PromptRenderer
 from rdu_batch.job.records import Fields, Reason, Row, dead_line, parse_row, prediction_line
 from rdu_batch.runner.canary import check_canary
@@ -28,7 +30,7 @@ from rdu_batch.runner.outcomes import Outcome, Totals, read_outcomes
 from rdu_batch.runner.run_layout import SEGMENTS_FOLDER, SegmentName
 from rdu_batch.runner.sealing import LineSpool, seal_shard
 from rdu_batch.runner.segments import merge_segments
-from rdu_batch.sessions.artifact import fetch_artifact
+from rdu_batch.sessions.artifact import LocalArtifact, fetch_artifact
 from rdu_batch.sessions.decode_loop import generate, row_seed_of
 from rdu_batch.sessions.registry import open_session
 from rdu_batch.sessions.tokenizer import open_tokenizer
@@ -43,6 +45,9 @@ GIVEN_UP = {
     str(Reason.SESSION_KILLED): "the session process died each time it ran this row alone",
     str(Reason.ROW_TIMEOUT): "the row took longer than limits.row_timeout_s each time it ran alone",
 }
+#: A lease ends early after this long, so that what a kill can lose stays small even where rows
+#: turn out much slower than those that its size was taken from.
+LONGEST_LEASE_S = 30.0
 
 
 class LeaseRunner:
@@ -64,6 +69,8 @@ class LeaseRunner:
         self._renderer = PromptRenderer(spec.prompt)
         session = spec.session
         artifact = fetch_artifact(session.artifact) if session.artifact is not None else None
+        if artifact is not None:
+            _check_planned(artifact, self._plan)
         self._tokenizer = open_tokenizer(session.kind, artifact, chat=spec.prompt.chat_template)
         self._session = open_session(session.kind, artifact, threads=session.threads)
         check_canary(self._store, self._session)
@@ -87,14 +94,15 @@ class LeaseRunner:
         self,
         task: Task,
         *,
-        on_row: Callable[[int], None] = lambda _row: None,
+        on_row: Callable[[int | None], None] = lambda _row: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """Do one task to its durable end.
 
         Args:
             task: a lease or a shard to seal.
-            on_row: called with each row's ordinal before the row is begun.
+            on_row: called with each row's ordinal before the row is begun, with None after it: what
+                happens between rows (reading, storing) is no row's doing.
             should_stop: asked between rows; True ends the lease early, its finished rows kept.
 
         Raises:
@@ -124,28 +132,46 @@ class LeaseRunner:
         self,
         lease: Lease,
         spool: LineSpool,
-        on_row: Callable[[int], None],
+        on_row: Callable[[int | None], None],
         should_stop: Callable[[], bool],
     ) -> Totals:
         totals = Totals()
+        latest_end_s = time.monotonic() + LONGEST_LEASE_S
         for row in self._reader.read_rows(lease.first_row, lease.end_row):
-            if should_stop():
+            if should_stop() or (totals.rows and time.monotonic() > latest_end_s):
                 break
             on_row(row.ordinal)
             if lease.dead_reason is None:
-                outcome = self._run_row(row)
+                outcome = self._run_suspect(row)
             else:
                 outcome = self._give_up_row(row, lease.dead_reason)
+            on_row(None)
             totals.count(outcome)
             spool.write(outcome.to_bytes())
         return totals
 
     def _give_up_row(self, row: Row, reason: str) -> Outcome:
         """The dead letter of a row that killed its session each time it ran alone."""
-        id_field = self._context.spec.input.id_field
-        id_text = parse_row(row).texts.get(id_field) if id_field is not None else None
-        line = dead_line(row, reason=reason, detail=GIVEN_UP[reason], id_text=id_text)
+        # Not parsed, so without its id: parsing may be what kills the session.
+        line = dead_line(row, reason=reason, detail=GIVEN_UP[reason], id_text=None)
         return Outcome(False, reason, line)
+
+    def _run_suspect(self, row: Row) -> Outcome:
+        """Run a row; whatever it raises beyond a RowError is said together with the row.
+
+        Raises:
+            SessionBroken: with the row's ordinal. Ends the worker; the row is run again, alone.
+        """
+        try:
+            return self._run_row(row)
+        except SessionBroken as error:
+            raise SessionBroken(str(error), row.ordinal) from error
+        except RduBatchError:
+            raise
+        except Exception as error:
+            # Anything else (no memory, a failing library) is unknown: the session may be in any
+            # state, and this row may be why.
+            raise SessionBroken(traceback.format_exc().strip(), row.ordinal) from error
 
     def _run_row(self, row: Row) -> Outcome:
         """The one outcome of a row; a RowError becomes its dead letter."""
@@ -163,7 +189,8 @@ class LeaseRunner:
                 row_seed=row_seed_of(spec.generation.seed, row.path, row.line),
             )
         except RowError as error:
-            id_text = fields.texts.get(spec.input.id_field or "") if fields is not None else None
+            id_field = spec.input.id_field
+            id_text = fields.texts.get(id_field) if fields and id_field is not None else None
             line = dead_line(row, reason=error.reason, detail=error.detail, id_text=id_text)
             return Outcome(False, str(error.reason), line)
         finish_reason = str(generation.finish_reason)
@@ -207,5 +234,19 @@ class LeaseRunner:
         outcomes = merge_segments(self._store, segments, shard.first_row, shard.end_row)
         sealed = seal_shard(self._store, self._plan, shard, outcomes)
         if isinstance(sealed, CommitRecord):
+            # Nobody reads the segments of a committed shard; a resume need not list them.
+            for segment in segments:
+                self._store.delete(segment.name)
             return SealDone(task.shard, sealed.totals)
         return SealDone(task.shard, Totals(), tuple(sealed))
+
+
+def _check_planned(artifact: LocalArtifact, plan: Plan) -> None:
+    """The artifact that lies at the job's URL must be the one that the plan was made with."""
+    found, wanted = artifact.artifact.digest, plan.decides["artifact_digest"]
+    if found != wanted:
+        raise ArtifactError(
+            f"{artifact.artifact.url} was changed while the job was unfinished: its digest is "
+            f"{found}, the plan's is {wanted}. Put the old artifact back, or choose another "
+            "output.url for the new one."
+        )

@@ -55,7 +55,7 @@ class LeaseDone:
     end_row: int
     is_committed: bool
     totals: Totals
-    #: Wall time of the rows, without reading ahead or committing.
+    #: Wall time of the rows, reading them included, storing their outcomes not.
     rows_s: float
 
 

@@ -64,7 +64,13 @@ def read_success(store: Store) -> Success | None:
     if not store.exists(SUCCESS):
         return None
     document = _parse(store.read(SUCCESS), store.join(SUCCESS))
-    return Success(str(document["job_digest"]), str(document["manifest_sha256"]))
+    try:
+        return Success(str(document["job_digest"]), str(document["manifest_sha256"]))
+    except KeyError as error:
+        raise VerifyFailed(
+            f"{store.join(SUCCESS)} is damaged: it has no {error}. "
+            "Delete it and run the job again: it is written anew from _run/."
+        ) from error
 
 
 def read_manifest(store: Store) -> tuple[dict[str, Any], str]:

@@ -17,15 +17,18 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rdu_batch.errors import ClusterError, RduBatchError, SessionBroken
+from rdu_batch.errors import ClusterError, RduBatchError, SessionBroken, SpecError
 from rdu_batch.job.spec import WorkersSpec
 from rdu_batch.runner.executor import JobFailed, TaskDone, WorkerEvent, WorkerLost, WorkerReady
 from rdu_batch.runner.job_context import JobContext
 from rdu_batch.runner.leases import LeaseDone, SealDone, Task, from_wire, to_wire
-from rdu_batch.runner.session_host import SessionDied, SessionHost, error_document, error_of
+from rdu_batch.runner.session_host import SessionHost, error_of
+from rdu_batch.runner.session_process import error_document
 
 #: Object store of a Ray that this program starts itself; only small messages go through it.
 LOCAL_OBJECT_STORE_BYTES = 100 << 20
+#: How long idle workers get to tidy up at the end of a run.
+CLOSE_TIMEOUT_S = 1.0
 #: How long to wait for a first answer of a cluster's address.
 REACH_TIMEOUT_S = 10.0
 
@@ -47,7 +50,7 @@ class WorkerActor:
             self._host = SessionHost(self._context)
             self._host.wait_ready(self._context.spec.limits.start_timeout_s)
         except RduBatchError as error:
-            return json.dumps({"error": error_document(error)})
+            return json.dumps({"error": error_document(error, str(error))})
         return json.dumps({"ready": {"pid": os.getpid(), "session_pid": self._host.pid}})
 
     def run(self, task_json: str) -> str:
@@ -58,7 +61,12 @@ class WorkerActor:
         try:
             return json.dumps({"answer": to_wire(self._host.run(task))})
         except RduBatchError as error:
-            return json.dumps({"error": error_document(error)})
+            return json.dumps({"error": error_document(error, str(error))})
+
+    def close(self) -> None:
+        """End the session process and remove its folder."""
+        if self._host is not None:
+            self._host.close()
 
 
 @dataclass
@@ -74,13 +82,16 @@ class RayExecutor:
     def __init__(self, context: JobContext) -> None:
         workers = context.spec.workers
         self._context_json = context.to_json()
-        self._actor_class: Any = ray.remote(WorkerActor).options(
-            num_cpus=workers.cpus,
-            num_gpus=workers.gpus,
-            resources=dict(workers.resources),
-            max_restarts=0,
-            max_task_retries=0,
-        )
+        try:
+            self._actor_class: Any = ray.remote(WorkerActor).options(
+                num_cpus=workers.cpus,
+                num_gpus=workers.gpus,
+                resources=dict(workers.resources),
+                max_restarts=0,
+                max_task_retries=0,
+            )
+        except ValueError as error:
+            raise SpecError([f"workers: Ray refuses what one worker reserves: {error}"]) from error
         self._workers: dict[int, _Worker] = {}
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.num_slots = _num_slots(cluster, workers)
@@ -105,6 +116,11 @@ class RayExecutor:
 
     def stop(self) -> None:
         """Kill all actors; their session processes die with them."""
+        idle = [worker for worker in self._workers.values() if worker.call is None]
+        # Tidying up is worth a second, not more: a folder left behind is removed by the next run.
+        if idle:
+            closing = [worker.actor.close.remote() for worker in idle]
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)
         for worker in self._workers.values():
             ray.kill(worker.actor)
         self._workers.clear()
@@ -127,12 +143,10 @@ class RayExecutor:
                 raise ValueError(f"worker {worker_id} answered {message!r}")
             return TaskDone(worker_id, answer)
         failure = error_of(message["error"])
-        if isinstance(failure, SessionDied):
-            self._drop(worker_id)
-            timed_out = failure.timed_out
-            return WorkerLost(worker_id, str(failure), True, failure.row, timed_out)
         if isinstance(failure, SessionBroken):
-            return self._lost(worker_id, str(failure), session_died=True)
+            self._drop(worker_id)
+            row, timed_out = failure.row, failure.timed_out
+            return WorkerLost(worker_id, str(failure), True, row, timed_out)
         return JobFailed(worker_id, failure)
 
     def _lost(self, worker_id: int, cause: str, *, session_died: bool) -> WorkerLost:

@@ -9,8 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
+from rdu_batch.errors import OutputMismatch
 from rdu_batch.job.plan import Plan
-from rdu_batch.runner.commits import committed_shards, publish, published_names, read_commits
+from rdu_batch.runner.commits import (
+    CommitRecord,
+    committed_shards,
+    publish,
+    published_names,
+    read_commits,
+)
 from rdu_batch.runner.segments import list_segments, missing_ranges
 from rdu_batch.storage.store import Store
 
@@ -31,10 +38,19 @@ def look_back(store: Store, plan: Plan) -> LeftBehind:
     if committed:
         published = set(store.list_names())
         for record in read_commits(store, committed):
+            _check_plan(store, record, plan)
             if not {name for _, name in published_names(record, plan)} <= published:
                 publish(store, record, plan)
     begun = missing_by_shard(store, plan, set(committed))
     return LeftBehind(committed, begun, num_pending_rows(plan, set(committed), begun))
+
+
+def _check_plan(store: Store, record: CommitRecord, plan: Plan) -> None:
+    if record.plan_digest != plan.digest:
+        raise OutputMismatch(
+            f"{store.url}: shard {record.shard} was committed under the plan {record.plan_digest}, "
+            f"the output's plan is {plan.digest}: the old plan was lost. Choose another output.url."
+        )
 
 
 def missing_by_shard(

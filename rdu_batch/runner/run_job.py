@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Literal
 
 from rdu_batch.dataset.planning import check_same_job, load_plan, plan_of_output
-from rdu_batch.errors import OutputMismatch, RduBatchError, StoreError
+from rdu_batch.errors import ObjectMissing, OutputMismatch, RduBatchError, StoreError
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.report.progress import Progress
@@ -102,7 +102,11 @@ class _JobRun:
                 f"{store.url} holds another job, whose plan is gone. Choose another output.url, "
                 "or delete that folder to start anew."
             )
-        manifest, _ = read_manifest(store)
+        try:
+            manifest, _ = read_manifest(store)
+        except ObjectMissing:
+            # Lost since: the plan and the commit records are enough to write it again.
+            return None
         totals = Totals.from_json(manifest["totals"])
         return self._summary(
             "already complete",

@@ -76,9 +76,9 @@ def commit_record(shard_index: int) -> str:
     return f"{COMMITS_FOLDER}/{shard_index:05d}.json"
 
 
-def sealed(shard_index: int, kind: str, token: str) -> str:
+def sealed(shard_index: int, kind: str, attempt: str) -> str:
     """A shard's file under a name of this attempt alone; ``kind`` is ``part`` or ``dead``."""
-    return f"{SEALED_FOLDER}/{shard_index:05d}/{kind}-{token}.jsonl"
+    return f"{SEALED_FOLDER}/{shard_index:05d}/{kind}-{attempt}.jsonl"
 
 
 def numbers_in(names: list[str]) -> list[int]:

@@ -29,6 +29,11 @@ LEASE_TARGET_S = 10.0
 TAIL_SHARE = 0.5
 #: After this many rows a job is stopped if more than half of them are dead letters.
 EARLY_STOP_ROWS = 1000
+#: A lease has at most this many times the rows of the largest one that came back: one quick row (a
+#: dead letter, say) must not make a lease of a whole shard.
+LEASE_GROWTH = 4
+#: Lost actors or nodes, per wanted worker, without a single lease done, before the job is given up.
+LOSSES_PER_WORKER = 20
 #: Starts that may fail in a row, per wanted worker, before the job is given up.
 START_FAILURES_PER_WORKER = 3
 
@@ -72,7 +77,9 @@ class Scheduler:
         self._start_failures = 0
         self._last_start_failure = ""
         self._deaths_without_progress = 0
+        self._losses_without_progress = 0
         self._row_s: float | None = None
+        self._largest_lease = 0
         self._num_pending = self._count_pending()
         #: What this epoch's leases produced; a shard's totals come from its commit record.
         self.leased_totals = Totals()
@@ -144,7 +151,7 @@ class Scheduler:
     # -- what comes back
 
     def _busy_to_idle(self, event: TaskDone) -> None:
-        self._deaths_without_progress = 0
+        self._deaths_without_progress = self._losses_without_progress = 0
         task, rows = self._busy.pop(event.worker_id)
         self._idle.append(event.worker_id)
         answer = event.answer
@@ -159,6 +166,7 @@ class Scheduler:
         if num_rows:
             row_s = done.rows_s / num_rows
             self._row_s = row_s if self._row_s is None else (self._row_s + row_s) / 2
+            self._largest_lease = max(self._largest_lease, num_rows)
         shard = self._open[lease.shard]
         shard.num_leased -= 1
         if done.is_committed:
@@ -181,6 +189,9 @@ class Scheduler:
 
     def _on_lost(self, event: WorkerLost) -> GiveUp | None:
         self.num_workers_lost += 1
+        self._losses_without_progress += 1
+        if self._losses_without_progress > LOSSES_PER_WORKER * self.num_workers:
+            return GiveUp(f"workers keep getting lost and no lease ends. The last: {event.cause}")
         if event.worker_id in self._starting:
             self._starting.discard(event.worker_id)
             return self._on_start_failed(event)
@@ -198,7 +209,9 @@ class Scheduler:
     def _on_start_failed(self, event: WorkerLost) -> GiveUp | None:
         self._start_failures += 1
         self._last_start_failure = event.cause
-        if not self._was_ever_ready and self._start_failures >= self.num_workers:
+        # A lost actor or node says nothing about the next one; a session that fails to open does.
+        own_failure = event.session_died and not self._was_ever_ready
+        if own_failure and self._start_failures >= self.num_workers:
             return self._no_session_starts()
         return None
 
@@ -274,7 +287,7 @@ class Scheduler:
             return 1
         target = LEASE_TARGET_S / self._row_s if self._row_s > 0 else math.inf
         tail = math.ceil(TAIL_SHARE * self._num_pending / self.num_workers)
-        return max(1, int(min(target, tail)))
+        return max(1, int(min(target, tail, LEASE_GROWTH * self._largest_lease)))
 
 
 def _mostly_dead(totals: Totals) -> str:

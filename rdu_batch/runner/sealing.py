@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rdu_batch.errors import StoreError
 from rdu_batch.job.plan import Plan, Shard
 from rdu_batch.runner.commits import CommitRecord, SealedFile, create_commit, publish
 from rdu_batch.runner.outcomes import Outcome, Totals
@@ -31,11 +33,17 @@ class LineSpool:
         self.num_rows = 0
         self.num_bytes = 0
         self._sha256 = hashlib.sha256()
-        self._file = path.open("wb")
+        with _spooling(path):
+            self._file = path.open("wb")
 
     def write(self, line: bytes) -> None:
-        """Add one line, its newline included."""
-        self._file.write(line)
+        """Add one line, its newline included.
+
+        Raises:
+            StoreError: the local disk failed or is full. Ends the job.
+        """
+        with _spooling(self.path):
+            self._file.write(line)
         self._sha256.update(line)
         self.num_rows += 1
         self.num_bytes += len(line)
@@ -47,7 +55,8 @@ class LineSpool:
 
     def close(self) -> None:
         """Flush to the operating system; the file stays."""
-        self._file.close()
+        with _spooling(self.path):
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -59,6 +68,17 @@ class LineSpool:
         tb: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _spooling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the scratch file {path} cannot be written: {error.strerror}. Free some space there, "
+            "or let TMPDIR name a folder with more."
+        ) from error
 
 
 def seal_shard(
@@ -92,13 +112,13 @@ def seal_shard(
 def _put_and_commit(
     store: Store, plan: Plan, shard: Shard, part: LineSpool, dead: LineSpool, totals: Totals
 ) -> CommitRecord:
-    token = secrets.token_hex(8)
+    attempt = secrets.token_hex(8)
     record = CommitRecord(
         shard=shard.index,
         plan_digest=plan.digest,
-        token=token,
-        part=_put_sealed(store, part, sealed(shard.index, "part", token)),
-        dead=_put_sealed(store, dead, sealed(shard.index, "dead", token))
+        attempt=attempt,
+        part=_put_sealed(store, part, sealed(shard.index, "part", attempt)),
+        dead=_put_sealed(store, dead, sealed(shard.index, "dead", attempt))
         if dead.num_rows
         else None,
         totals=totals,

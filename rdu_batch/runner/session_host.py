@@ -14,15 +14,14 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from rdu_batch import errors
-from rdu_batch.errors import RduBatchError, SessionBroken
+from rdu_batch.errors import RduBatchError, RowError, SessionBroken, SpecError
 from rdu_batch.runner.job_context import JobContext
 from rdu_batch.runner.leases import Answer, LeaseDone, SealDone, Task, from_wire, to_wire
+from rdu_batch.runner.session_folder import SessionFolder
 from rdu_batch.runner.session_process import NO_ROW, ROW_FORMAT
 
 #: How often the row in progress is looked at while a lease runs.
@@ -33,27 +32,14 @@ STDERR_TAIL_BYTES = 2000
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class SessionDied(SessionBroken):
-    """The session process ended without an answer, or was killed for one row's time.
-
-    ``row`` is the ordinal it was working on, None if it was not inside a row; ``timed_out`` says
-    that it was killed because of the row limit.
-    """
-
-    def __init__(self, message: str, row: int | None, *, timed_out: bool = False) -> None:
-        super().__init__(message)
-        self.row = row
-        self.timed_out = timed_out
-
-
 class SessionHost:
     """Owns one session process from start to end."""
 
     def __init__(self, context: JobContext) -> None:
         """Start the child; ``wait_ready`` tells when its session is open."""
         self._row_timeout_s = context.spec.limits.row_timeout_s
-        self._folder = tempfile.TemporaryDirectory(prefix="rdu-batch-session-")
-        folder = Path(self._folder.name)
+        self._folder = SessionFolder()
+        folder = self._folder.path
         context_file, row_file = folder / "context.json", folder / "row"
         context_file.write_text(context.to_json())
         row_file.write_bytes(ROW_FORMAT.pack(NO_ROW))
@@ -61,8 +47,8 @@ class SessionHost:
             self._row_memory = mmap.mmap(file.fileno(), ROW_FORMAT.size)
         self._stderr_path = folder / "stderr"
         threads = dict.fromkeys(THREAD_VARIABLES, str(context.spec.session.threads))
-        # What a killed session leaves behind (unpacked graphs, spools) goes with this folder.
-        environment = {**os.environ, **threads, "TMPDIR": self._folder.name}
+        # What a killed session leaves behind (unpacked graphs, spools) goes with its folder.
+        environment = {**os.environ, **threads, "TMPDIR": str(folder)}
         module = "rdu_batch.runner.session_process"
         files = [str(context_file), str(row_file), str(os.getpid())]
         with self._stderr_path.open("wb") as stderr:
@@ -93,8 +79,9 @@ class SessionHost:
         """Run one task in the child and wait for its answer.
 
         Raises:
-            SessionDied: the child ended on the way, or one row exceeded the row limit.
-            RduBatchError: the task failed; of the class that the child raised.
+            SessionBroken: the child ended on the way, one row exceeded the row limit, or the
+                session failed; with the row in progress.
+            RduBatchError: an error that ends the job; of the class that the child raised.
         """
         request = json.dumps(to_wire(task)).encode() + b"\n"
         stdin = self._process.stdin
@@ -118,7 +105,7 @@ class SessionHost:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         self._row_memory.close()
-        self._folder.cleanup()
+        self._folder.remove()
 
     def _row(self) -> int | None:
         (row,) = ROW_FORMAT.unpack(self._row_memory[:])
@@ -158,38 +145,35 @@ class SessionHost:
         self._unread += piece
         return True
 
-    def _died(self) -> SessionDied:
+    def _died(self) -> SessionBroken:
         code = self._process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return SessionDied(f"the session process ended with {how}{self._last_words()}", self._row())
+        message = f"the session process ended with {how}{self._last_words()}"
+        return SessionBroken(message, self._row())
 
-    def _killed(self, why: str, row: int | None, *, timed_out: bool = False) -> SessionDied:
+    def _killed(self, why: str, row: int | None, *, timed_out: bool = False) -> SessionBroken:
         self._process.kill()
         self._process.wait()
         message = f"the session process was killed: {why}{self._last_words()}"
-        return SessionDied(message, row, timed_out=timed_out)
+        return SessionBroken(message, row, timed_out=timed_out)
 
     def _last_words(self) -> str:
-        tail = self._stderr_path.read_bytes()[-STDERR_TAIL_BYTES:].decode("utf-8", "replace")
+        with self._stderr_path.open("rb") as stderr:
+            stderr.seek(max(0, self._stderr_path.stat().st_size - STDERR_TAIL_BYTES))
+            tail = stderr.read().decode("utf-8", "replace")
         return f"; its last words:\n{tail.strip()}" if tail.strip() else " and said nothing"
-
-
-def error_document(error: RduBatchError) -> dict[str, Any]:
-    """An error as JSON, with what ``error_of`` needs to make it again on the driver."""
-    document = {"kind": type(error).__name__, "message": str(error)}
-    if isinstance(error, SessionDied):
-        return {**document, "row": error.row, "timed_out": error.timed_out}
-    return document
 
 
 def error_of(document: dict[str, Any]) -> RduBatchError:
     """The error of another process: of its own class if that ends the job, else SessionBroken."""
-    name, message = str(document["kind"]), str(document["message"])
-    if name == SessionDied.__name__:
-        return SessionDied(message, document["row"], timed_out=document["timed_out"])
-    kind = getattr(errors, name, None)
-    if kind is errors.SpecError:
-        return errors.SpecError([message])
-    if isinstance(kind, type) and issubclass(kind, RduBatchError):
-        return kind(message)
-    return SessionBroken(str(document.get("traceback", message)).strip())
+    found = getattr(errors, str(document["kind"]), None)
+    kind = found if isinstance(found, type) and issubclass(found, RduBatchError) else None
+    message = str(document["message"])
+    if kind is SpecError:
+        return SpecError([message])
+    if kind is None or kind in (SessionBroken, RowError):
+        # An error that nobody foresaw says more with its traceback.
+        text = message if kind is SessionBroken else str(document["traceback"]).strip()
+        timed_out = bool(document.get("timed_out"))
+        return SessionBroken(text, document.get("row"), timed_out=timed_out)
+    return kind(message)

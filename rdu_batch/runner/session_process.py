@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from rdu_batch.errors import SessionBroken
+
 #: prctl(2) option: the signal this process gets when its parent dies. Source: linux/prctl.h.
 PR_SET_PDEATHSIG = 1
 
@@ -52,8 +54,8 @@ def _serve(context_json: str, row_memory: mmap.mmap, answers: TextIO) -> int:
     from rdu_batch.runner.lease_run import LeaseRunner
     from rdu_batch.runner.leases import Lease, SealTask, from_wire, to_wire
 
-    def on_row(row: int) -> None:
-        row_memory[:] = ROW_FORMAT.pack(row)
+    def on_row(row: int | None) -> None:
+        row_memory[:] = ROW_FORMAT.pack(NO_ROW if row is None else row)
 
     def open_runner() -> LeaseRunner:
         return LeaseRunner(JobContext.from_json(context_json))
@@ -68,10 +70,17 @@ def _serve(context_json: str, row_memory: mmap.mmap, answers: TextIO) -> int:
                 raise TypeError(f"not a task: {request!r}")
             run = functools.partial(runner.run, task, on_row=on_row)
             done = _answer(answers, "answer", run, to_wire)
-            on_row(NO_ROW)
             if done is None:
                 return 1
     return 0
+
+
+def error_document(error: Exception, text: str) -> dict[str, Any]:
+    """An error as JSON, with what ``session_host.error_of`` needs to make it again elsewhere."""
+    document = {"kind": type(error).__name__, "message": str(error), "traceback": text}
+    if isinstance(error, SessionBroken):
+        return {**document, "row": error.row, "timed_out": error.timed_out}
+    return document
 
 
 def _answer(
@@ -87,10 +96,7 @@ def _answer(
     except Exception as error:  # noqa: BLE001 - reported whole to the watching process
         text = traceback.format_exc()
         sys.stderr.write(text)
-        document = {
-            "error": {"kind": type(error).__name__, "message": str(error), "traceback": text}
-        }
-        print(json.dumps(document), file=answers, flush=True)
+        print(json.dumps({"error": error_document(error, text)}), file=answers, flush=True)
         return None
     print(json.dumps({name: to_json(result)}), file=answers, flush=True)
     return result

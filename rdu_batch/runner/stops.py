@@ -2,7 +2,7 @@
 
 While a run plans and connects, where every step is whole or absent, a stop raises ``Interrupted``
 at once. While leases are out it only sets a flag, which the driver's loop looks at: raising in the
-middle of a callback of Ray would leave its state undefined.
+middle of a callback of Ray would leave its state undefined. A second signal raises in any case.
 """
 
 from __future__ import annotations
@@ -60,13 +60,15 @@ class StopRequest:
             self._raises = False
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        is_second = self.reason is not None
         self.reason = _NAMES.get(signal.Signals(number), signal.Signals(number).name)
-        if self._raises:
+        # Whoever asks twice does not want to wait for a row to end.
+        if self._raises or is_second:
             self._raise_if_requested()
 
     def _raise_if_requested(self) -> None:
         if self.reason is not None:
             raise Interrupted(
-                f"stopped by {self.reason} before any lease was out; nothing is lost. "
-                "Run the same command again to go on."
+                f"stopped by {self.reason}. Finished rows are kept; "
+                "run the same command again to go on."
             )

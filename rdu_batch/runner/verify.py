@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
 
-from rdu_batch.errors import ObjectMissing, VerifyFailed
+from rdu_batch.errors import ObjectMissing, OutputMismatch, VerifyFailed
 from rdu_batch.job.records import DEAD_KEYS, PREDICTION_KEYS, row_key
 from rdu_batch.job.run_paths import MANIFEST, SUCCESS, read_shard_file_name
 from rdu_batch.runner.commits import CommitRecord
@@ -57,13 +57,8 @@ def verify_output(store: Store) -> Verification:
         VerifyFailed: there is no finished output here, or its manifest cannot be read (exit 7).
         StoreError: the store failed.
     """
-    manifest, manifest_sha256 = _read_finished(store)
+    manifest = _read_finished(store)
     found = Verification(store.url)
-    success = read_success(store)
-    if success is not None and success.manifest_sha256 != manifest_sha256:
-        found.problems.append(
-            f"{MANIFEST}: sha256 is {manifest_sha256}, {SUCCESS} says {success.manifest_sha256}"
-        )
     totals = Totals()
     rows = _RowsOfInputs(manifest["inputs"])
     next_row = 0
@@ -79,20 +74,33 @@ def verify_output(store: Store) -> Verification:
     return found
 
 
-def _read_finished(store: Store) -> tuple[dict[str, Any], str]:
+def _read_finished(store: Store) -> dict[str, Any]:
+    """The manifest, whose every byte is what ``_SUCCESS`` says it is."""
     try:
         manifest, sha256 = read_manifest(store)
     except ObjectMissing as error:
         raise VerifyFailed(
             f"{store.url}: there is no {MANIFEST}, so there is no finished output to verify. "
-            "Run the job to its end first, or correct the URL."
+            "Run the job to its end, or correct the URL."
         ) from error
-    if not store.exists(SUCCESS):
+    success = read_success(store)
+    if success is None:
         raise VerifyFailed(
             f"{store.url}: there is a {MANIFEST} but no {SUCCESS}: the job was interrupted just "
             "before its end, or the file was lost. Run the job again; it will finish at once."
         )
-    return manifest, sha256
+    if sha256 != success.manifest_sha256:
+        raise VerifyFailed(
+            f"{store.join(MANIFEST)} is not what was written: its sha256 is {sha256}, {SUCCESS} "
+            f"says {success.manifest_sha256}. One of the two is damaged; nothing else was checked. "
+            f"Delete both and run the job again: it writes them anew from _run/."
+        )
+    if manifest["job_digest"] != success.job_digest:
+        raise VerifyFailed(
+            f"{store.join(SUCCESS)} is damaged: its job_digest is {success.job_digest}, the "
+            f"manifest's is {manifest['job_digest']}. Delete it and run the job again."
+        )
+    return manifest
 
 
 class _RowsOfInputs:
@@ -253,9 +261,10 @@ def read_lines(store: Store, name: str, size_bytes: int) -> Iterator[bytes]:
 def _sealed_names(store: Store, shard: int) -> dict[str, str]:
     """Names of the shard's sealed copies, where ``_run/`` still has them."""
     name = commit_record(shard)
-    if not store.exists(name):
+    try:
+        record = CommitRecord.from_bytes(store.read(name))
+    except (ObjectMissing, OutputMismatch):
         return {}
-    record = CommitRecord.from_bytes(store.read(name))
     names = {"part": record.part.name}
     if record.dead is not None:
         names["dead"] = record.dead.name

@@ -39,6 +39,15 @@ def known_kinds() -> tuple[str, ...]:
     return (*_BUILT_IN, *sorted(plugged_in - _BUILT_IN.keys()))
 
 
+def check_kind(kind: str) -> None:
+    """Check that a kind of session is known here.
+
+    Raises:
+        SpecError: it is not; the message names those that are. Ends the job (exit 3).
+    """
+    _entry_point(kind)
+
+
 def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> Session:
     """Open a session of ``kind`` on an artifact that lies on this node.
 

@@ -132,8 +132,27 @@ def test_a_full_disk_is_one_clear_paragraph_and_a_rerun_goes_on(run, spec, tmp_p
 
 def test_an_unknown_session_kind_names_the_known_ones(run, spec, tmp_path):
     """Exit 3 with a hint."""
-    spec["session"] = {"kind": "fke"}
-    assert_exit(run(spec), 3)
+    spec["session"] = {"kind": "fke", "artifact": str(tmp_path)}
+    assert_exit(run(spec), 3, "fke", "did you mean 'fake'", "inductor")
+
+
+def test_a_full_scratch_disk_names_it(run, spec, tmp_path, tiny_disk, monkeypatch):
+    """Outcomes are spooled under TMPDIR: exit 6, saying so."""
+    rows = [json.dumps({"text": f"{n} " + "word " * 20}) for n in range(3000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    monkeypatch.setenv("TMPDIR", str(tiny_disk))
+    assert_exit(run(spec), 6, "scratch file", "TMPDIR")
+
+
+def test_what_ray_refuses_to_reserve_is_an_error_of_the_job_file(spec, tmp_path):
+    """CPU is not a custom resource: exit 3, naming the workers block."""
+    spec["workers"] = {"resources": {"CPU": 1}}
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    command = [sys.executable, "-m", "rdu_batch", "run", str(path), "--address", "local"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert_exit(done, 3, "workers")
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_verb_or_option_is_exit_2():

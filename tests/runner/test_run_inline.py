@@ -110,6 +110,47 @@ def test_an_input_that_changed_since_the_plan_is_exit_4(job, make_lines):
     assert "Traceback" not in done.stderr
 
 
+def test_a_row_that_makes_the_session_raise_is_isolated(job, make_lines, read_last_json):
+    """Not only deaths: an exception inside a row ends as that row's dead letter, inline too."""
+    lines = make_lines(5)
+    lines[2] = b'{"id": "x", "text": "[[fake:broken]]"}'
+    done = job.write(lines).run("--executor", "inline")
+    assert done.returncode == 0, done.stderr
+    summary = read_last_json(done)
+    assert (summary["predictions"], summary["dead_reasons"]) == (4, {"session_killed": 1})
+
+
+def test_a_template_that_needs_more_memory_than_there_is_costs_its_row_only(job, read_last_json):
+    """An error that nobody foresaw is a suspect row, not the end of the job."""
+    lines = [b'{"text": "a", "n": 1}', b'{"text": "a", "n": 99999999999999}', b"not JSON"]
+    prompt = {"template": "{{ row.text * row.n }}"}
+    done = job.write(lines, prompt=prompt).run("--executor", "inline")
+    assert done.returncode == 0, done.stderr
+    assert read_last_json(done)["dead"] == 2
+
+
+def test_an_id_is_taken_only_from_the_named_field(job):
+    """Without id_field a dead letter has none, whatever keys the row has."""
+    job.write([b'{"": 5}'], input={"urls": [f"{job.folder}/rows.jsonl"]})
+    job.run("--executor", "inline")
+    assert lines_of(job.output / "dead-00000-of-00001.jsonl")[0]["id"] is None
+
+
+def test_a_lost_manifest_is_written_again(job, make_lines, published_bytes):
+    """The commit records are enough."""
+    job.write(make_lines(10)).run("--executor", "inline")
+    before = published_bytes(job.output)
+    (job.output / "manifest.json").unlink()
+    assert job.run("--executor", "inline").returncode == 0
+    assert published_bytes(job.output) == before
+
+
+def test_segments_of_a_committed_shard_are_gone(job, make_lines):
+    """A resume lists what is left, so that must not grow with the job."""
+    job.write(make_lines(20), rows_per_shard=10).run("--executor", "inline")
+    assert list(job.output.glob("_run/segments/*/*.seg")) == []
+
+
 def test_the_parts_do_not_depend_on_how_rows_are_leased(make_job, make_lines, published_bytes):
     """One shard a row, or one shard for all: the predictions are the same, row by row."""
     texts = []

@@ -55,15 +55,16 @@ def test_rows_that_kill_their_session_become_dead_letters(job, make_lines, read_
     assert reasons == ["session_killed", "session_killed", "row_timeout"]
 
 
-def test_no_session_that_starts_is_exit_10_with_the_reason(job, make_lines):
-    """Every worker fails alike: the job stops at once and shows why."""
-    session = {"kind": "broken", "artifact": str(job.folder)}
-    artifact = {"version": 0}
-    (job.folder / "artifact.json").write_text(json.dumps(artifact))
-    done = job.write(make_lines(4), session=session).run("--address", "local")
-    assert done.returncode == 8
-    assert "artifact.json" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_workers_whose_canary_differs_are_refused_and_the_job_stops(job, make_lines):
+    """The run was begun by a machine that computes other numbers: exit 10 with the reason."""
+    canary = job.output / "_run/canary.json"
+    canary.parent.mkdir(parents=True)
+    canary.write_text(json.dumps({"version": 1, "canary": "sha256:other"}))
+    done = job.write(make_lines(4)).run("--address", "local", "--set", "workers.count=2")
+    assert done.returncode == 10
+    assert "canary" in done.stderr
+    assert "no session starts" in done.stderr
+    assert not list(job.output.glob("part-*"))
 
 
 @pytest.mark.slow
@@ -110,6 +111,25 @@ def test_a_stop_signal_ends_cleanly_and_a_rerun_finishes(
     calm = tmp_path / "calm"
     job.run("--executor", "inline", "--set", f"output.url={calm}")
     assert published_bytes(job.output) == published_bytes(calm)
+
+
+def test_a_second_signal_does_not_wait_for_a_hung_row(job):
+    """Without Ray nothing watches a row's time; asking twice ends the run all the same."""
+    job.write([b'{"text": "[[fake:hang]]"}'])
+    running = subprocess.Popen(
+        job.command("run", job.path, "--executor", "inline"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for((job.output / "_run/canary.json").exists)
+    while running.poll() is None:
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 12, stderr
+    assert json.loads(stdout.strip().splitlines()[-1])["exit"] == 12
+    assert "Traceback" not in stderr
 
 
 def test_the_deadline_stops_a_run_and_a_rerun_goes_on(job, make_lines, read_last_json):

@@ -219,12 +219,23 @@ def next_task(actions):
     return task
 
 
-def test_the_first_lease_is_one_row_and_the_next_fits_the_target_time():
-    """Nothing is known of a row's time at first; then leases aim at ten seconds."""
+def test_leases_grow_from_one_row_to_the_target_time():
+    """Nothing is known of a row's time at first; then leases aim at ten seconds, growing slowly."""
     scheduler, tasks = started(num_rows=10_000, rows_per_shard=10_000)
-    assert tasks[0].num_rows == 1
-    task = next_task(scheduler.on(TaskDone(0, done(tasks[0], rows_s=0.5))))
-    assert task.num_rows == 20
+    sizes = []
+    task = tasks[0]
+    for _ in range(5):
+        sizes.append(task.num_rows)
+        answer = done(task, rows_s=0.5 * task.num_rows)
+        task = next_task(scheduler.on(TaskDone(0, answer)))
+    assert sizes == [1, 4, 16, 20, 20]
+
+
+def test_one_quick_row_does_not_make_a_lease_of_a_whole_shard():
+    """A dead letter takes microseconds, the row after it may take seconds."""
+    scheduler, tasks = started(num_rows=10_000, rows_per_shard=10_000)
+    task = next_task(scheduler.on(TaskDone(0, done(tasks[0], dead=1, rows_s=3e-5))))
+    assert task.num_rows == 4
 
 
 def test_leases_shrink_toward_the_end():
@@ -235,7 +246,7 @@ def test_leases_shrink_toward_the_end():
     while isinstance(task, Lease):
         sizes.append(task.num_rows)
         task = next_task(scheduler.on(TaskDone(0, done(task, rows_s=0.001))))
-    assert sizes == [1, 5, 2, 1, 1]
+    assert sizes == [1, 4, 3, 1, 1]
 
 
 def test_a_small_shard_is_one_lease_without_a_segment():
@@ -253,21 +264,20 @@ def test_a_row_that_kills_its_session_is_isolated_then_given_up():
     """The suspect runs alone; after its strikes a worker is told to write its dead letter."""
     scheduler, tasks = started(num_rows=100, attempts_per_row=2)
     task = next_task(scheduler.on(TaskDone(0, done(tasks[0], rows_s=1.0))))
-    assert (task.first_row, task.end_row) == (1, 11)
+    assert (task.first_row, task.end_row) == (1, 5)
     worker_id, leases = 0, []
     while not leases or not leases[-1].dead_reason:
-        died_at = 5 if task.first_row <= 5 < task.end_row else None
-        if died_at is None:
+        if not task.first_row <= 3 < task.end_row:
             task = next_task(scheduler.on(TaskDone(worker_id, done(task))))
         else:
             (start,) = scheduler.on(
-                WorkerLost(worker_id, "signal SIGSEGV", session_died=True, row=5)
+                WorkerLost(worker_id, "signal SIGSEGV", session_died=True, row=3)
             )
             worker_id = start.worker_id
             task = next_task(scheduler.on(WorkerReady(worker_id, 1.0)))
         leases.append(task)
     ranges = [(lease.first_row, lease.end_row, lease.dead_reason) for lease in leases]
-    assert ranges == [(1, 5, None), (5, 6, None), (5, 6, None), (5, 6, "session_killed")]
+    assert ranges == [(1, 3, None), (3, 4, None), (3, 4, None), (3, 4, "session_killed")]
 
 
 def test_a_lost_node_is_never_held_against_a_row():
@@ -280,6 +290,28 @@ def test_a_lost_node_is_never_held_against_a_row():
         worker_id = start.worker_id
         task = next_task(scheduler.on(WorkerReady(worker_id, 1.0)))
         assert task.dead_reason is None
+
+
+def test_nodes_that_keep_getting_lost_end_the_job_at_last():
+    """Never held against a row, but not for ever."""
+    scheduler, _ = started(num_rows=1)
+    worker_id = 0
+    for _ in range(100):
+        (action,) = scheduler.on(WorkerLost(worker_id, "node died", session_died=False))
+        if isinstance(action, GiveUp):
+            break
+        worker_id = action.worker_id
+        scheduler.on(WorkerReady(worker_id, 1.0))
+    assert isinstance(action, GiveUp)
+    assert "node died" in action.reason
+
+
+def test_one_actor_lost_while_it_opens_is_not_the_end_of_a_one_worker_job():
+    """A preempted node says nothing about the next one."""
+    scheduler = Scheduler(plan_of(10, 10), 1, 3)
+    scheduler.begin()
+    (action,) = scheduler.on(WorkerLost(0, "preempted", session_died=False))
+    assert isinstance(action, StartWorker)
 
 
 def test_the_job_stops_at_once_when_every_session_fails_to_start():

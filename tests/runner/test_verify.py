@@ -6,6 +6,10 @@ import subprocess
 
 import pytest
 
+from rdu_batch.errors import VerifyFailed
+from rdu_batch.runner.verify import verify_output
+from rdu_batch.storage.store import open_store
+
 
 @pytest.fixture
 def finished(job, troubled_lines, make_lines):
@@ -119,6 +123,30 @@ def test_a_changed_manifest_is_found(finished):
     done = verify(finished)
     assert done.returncode == 7
     assert "manifest.json" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "_SUCCESS", "part-00001-of-00003.jsonl"])
+def test_a_flipped_bit_anywhere_is_found_without_a_traceback(finished, name):
+    """Every byte in turn (every 7th of a longer file): damage is VerifyFailed or a problem."""
+    path = finished.output / name
+    store = open_store(str(finished.output))
+    content = path.read_bytes()
+    step = 1 if len(content) < 500 else 7
+    for at in range(0, len(content), step):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        try:
+            problems = verify_output(store).problems
+        except VerifyFailed as error:
+            problems = [str(error)]
+        assert problems, f"byte {at} of {name}"
+    path.write_bytes(content)
+    assert verify_output(store).problems == []
+
+
+def test_a_damaged_commit_record_only_hides_which_row_changed(finished):
+    """Verify does not need _run/; what is unreadable there is not there."""
+    (finished.output / "_run/commits/00000.json").write_text("{}")
+    assert verify(finished).returncode == 0
 
 
 def test_blank_lines_in_the_input_are_no_damage(job, troubled_lines):
