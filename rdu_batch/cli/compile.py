@@ -96,13 +96,14 @@ def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[s
         tokenizer=options["tokenizer"],
         cache_dir=options["cache_dir"],
     )
+    chunk = options["prefill_chunk"]
     compiled = compile_or_reuse(
         source,
         out_url,
         dtype=options["dtype"],
         max_seq_length=options["max_seq_length"],
         kind=options["kind"],
-        prefill_chunk=options["prefill_chunk"] or DEFAULT_PREFILL_CHUNK,
+        prefill_chunk=DEFAULT_PREFILL_CHUNK if chunk is None else chunk,
         instruction_set=options["instruction_set"],
         on_progress=say,
     )

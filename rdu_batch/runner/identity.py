@@ -7,7 +7,7 @@ from typing import Any
 
 from rdu_batch.job.plan import digest_of, job_decides
 from rdu_batch.job.spec import JobSpec
-from rdu_batch.sessions.artifact import read_artifact
+from rdu_batch.sessions.artifact_store import read_artifact
 from rdu_batch.sessions.registry import FAKE_ARTIFACT_DIGEST, check_kind
 
 

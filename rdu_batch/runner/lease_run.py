@@ -30,7 +30,8 @@ from rdu_batch.runner.outcomes import Outcome, Totals, read_outcomes
 from rdu_batch.runner.run_layout import SEGMENTS_FOLDER, SegmentName
 from rdu_batch.runner.sealing import LineSpool, seal_shard
 from rdu_batch.runner.segments import merge_segments
-from rdu_batch.sessions.artifact import LocalArtifact, fetch_artifact
+from rdu_batch.sessions.artifact import LocalArtifact
+from rdu_batch.sessions.artifact_store import fetch_artifact
 from rdu_batch.sessions.decode_loop import generate, row_seed_of
 from rdu_batch.sessions.registry import open_session
 from rdu_batch.sessions.tokenizer import open_tokenizer

@@ -1,31 +1,22 @@
 """The artifact: a compiled model as a folder on any fsspec URL. No torch in here.
 
-Holds: the values of ``artifact.json``, reading and writing them, and fetching a folder to this
-node with every byte checked. Promises: nothing of an artifact is handed out before its sha256
-matches, and an artifact has one digest everywhere: sha256 over the bytes of its ``artifact.json``.
-Does not: compile (``compile.py``) or load (``registry.py``).
+Holds: the values of ``artifact.json``, and its JSON form. Promises: an artifact has one digest
+everywhere: sha256 over the bytes of its ``artifact.json``. Does not: read or write folders
+(``artifact_store.py``), compile (``compile.py``) or load (``registry.py``).
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
-from rdu_batch.errors import ArtifactError, ObjectMissing, StoreError
+from rdu_batch.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from rdu_batch.storage.store import Store
+    from collections.abc import Mapping
 
 ARTIFACT_FILE = "artifact.json"
 FORMAT_VERSION = 1
@@ -140,17 +131,21 @@ class Artifact:
             version = document["version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ArtifactError(
-                f"{place}: not an artifact description ({error!r}); compile the model again"
+                f"{place}: not an artifact description ({error!r}); delete it and compile the "
+                "model again"
             ) from error
         if version != FORMAT_VERSION:
             raise ArtifactError(
                 f"{place}: format version {version!r}, this program reads {FORMAT_VERSION}; "
-                "compile the model again with this version, or run with the version that made it"
+                "delete it and compile the model again with this version, or run with the version "
+                "that made it"
             )
         try:
             return _artifact_of(document, digest=_digest_of(content), url=url)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"{place}: damaged, {error!r}; compile the model again") from error
+            raise ArtifactError(
+                f"{place}: damaged, {error!r}; delete it and compile the model again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -172,107 +167,6 @@ class LocalArtifact:
                 "compile the model again"
             )
         return self.folder / name
-
-
-def read_artifact(url: str) -> Artifact:
-    """Read only ``artifact.json`` of the folder ``url``.
-
-    Raises:
-        ArtifactError: there is none, or it cannot be read. Ends the job (exit 8).
-    """
-    from rdu_batch.storage.store import open_store
-
-    try:
-        content = open_store(url).read(ARTIFACT_FILE)
-    except ObjectMissing as error:
-        raise ArtifactError(
-            f"{url}: no {ARTIFACT_FILE} here; make one with `rdu-batch compile MODEL --out {url}`, "
-            "or correct session.artifact"
-        ) from error
-    except StoreError as error:
-        raise ArtifactError(f"{url}: the artifact cannot be read: {error}") from error
-    return Artifact.from_bytes(content, url=url)
-
-
-def fetch_artifact(url: str) -> LocalArtifact:
-    """Bring an artifact to this node and check every file.
-
-    A local folder is used where it is. Anything else is fetched once into the node's private cache
-    ($RDU_BATCH_CACHE, or ~/.cache/rdu_batch), under a lock, so sessions that start together wait
-    for one download. A damaged copy in the cache is fetched again.
-
-    Raises:
-        ArtifactError: missing, or a file does not match its sha256. Ends the job (exit 8).
-    """
-    from rdu_batch.storage.store import open_store
-
-    artifact = read_artifact(url)
-    store = open_store(url)
-    local_folder = _local_folder(url)
-    if local_folder is not None:
-        local = LocalArtifact(local_folder, artifact)
-        verify_artifact(local)
-        return local
-    cache = _cache_folder() / "artifacts"
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    local = LocalArtifact(cache / artifact.digest.removeprefix("sha256:"), artifact)
-    with _locked(cache / f"{local.folder.name}.lock"):
-        if not _is_whole(local):
-            shutil.rmtree(local.folder, ignore_errors=True)
-            _download(store, local)
-    return local
-
-
-def verify_artifact(local: LocalArtifact) -> None:
-    """Check size and sha256 of every file the artifact lists.
-
-    Raises:
-        ArtifactError: names the first file that is missing or differs.
-    """
-    for name, wanted in local.artifact.files.items():
-        path = local.folder / name
-        if not path.is_file():
-            raise ArtifactError(f"{local.artifact.url}: {name} is missing; compile the model again")
-        found = file_entry(path)
-        if found != wanted:
-            raise ArtifactError(
-                f"{local.artifact.url}: {name} is damaged: found {found.size_bytes} bytes, sha256 "
-                f"{found.sha256[:16]}..., wanted {wanted.size_bytes} bytes, "
-                f"{wanted.sha256[:16]}...; nothing of it was loaded; compile the model again"
-            )
-
-
-def file_entry(path: Path) -> ArtifactFile:
-    """Size and sha256 of a local file, read in bounded memory."""
-    with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return ArtifactFile(path.stat().st_size, sha256)
-
-
-def folder_entries(folder: Path) -> dict[str, ArtifactFile]:
-    """Entries of every file below ``folder`` except ``artifact.json``, by relative name."""
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-    return {name: file_entry(folder / name) for name in names if name != ARTIFACT_FILE}
-
-
-def publish_artifact(artifact: Artifact, folder: Path, url: str) -> Artifact:
-    """Write an artifact's files from ``folder`` to ``url``, ``artifact.json`` last.
-
-    So a folder with an ``artifact.json`` is complete, and one without is not an artifact.
-
-    Raises:
-        StoreError: a write failed; ``url`` then holds no artifact.
-    """
-    from rdu_batch.storage.store import open_store
-
-    store = open_store(url)
-    for name in artifact.files:
-        store.put_file(name, str(folder / name))
-    content = artifact.to_bytes()
-    store.put_whole(ARTIFACT_FILE, content)
-    return Artifact.from_bytes(content, url=url)
 
 
 def _artifact_of(document: Mapping[str, Any], *, digest: str, url: str) -> Artifact:
@@ -317,55 +211,3 @@ def _artifact_of(document: Mapping[str, Any], *, digest: str, url: str) -> Artif
 
 def _digest_of(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def _local_folder(url: str) -> Path | None:
-    if "://" not in url:
-        return Path(url).expanduser().absolute()
-    split = urlsplit(url)
-    if split.scheme in ("file", "local"):
-        return Path(unquote(split.netloc + split.path)).absolute()
-    return None
-
-
-def _is_whole(local: LocalArtifact) -> bool:
-    try:
-        verify_artifact(local)
-    except ArtifactError:
-        return False
-    return True
-
-
-def _cache_folder() -> Path:
-    chosen = os.environ.get("RDU_BATCH_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "rdu_batch"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the kernel drops it when the process dies."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _download(store: Store, local: LocalArtifact) -> None:
-    """Fetch into a folder beside the final one, check, then rename: readers see all or nothing."""
-    part_bytes = 8 << 20
-    half_done = Path(tempfile.mkdtemp(prefix=".fetch-", dir=local.folder.parent))
-    try:
-        for name, entry in local.artifact.files.items():
-            path = half_done / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as stream:
-                for start in range(0, entry.size_bytes, part_bytes):
-                    end = min(start + part_bytes, entry.size_bytes)
-                    stream.write(store.read_range(name, start, end))
-        verify_artifact(LocalArtifact(half_done, local.artifact))
-        half_done.rename(local.folder)
-    except ObjectMissing as error:
-        raise ArtifactError(
-            f"{local.artifact.url}: incomplete: {error}; compile the model again"
-        ) from error
-    finally:
-        shutil.rmtree(half_done, ignore_errors=True)

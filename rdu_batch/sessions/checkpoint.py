@@ -16,7 +16,7 @@ from rdu_batch.errors import InputError, UsageError
 
 _TOKENIZER_PATTERNS = ("tokenizer*", "*.model", "vocab.*", "merges.txt", "special_tokens_map.json")
 _TOKENIZER_FILES = (*_TOKENIZER_PATTERNS, "added_tokens.json", "*.jinja")
-_CONFIG_FILES = ("config.json", "generation_config.json")
+_GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,17 @@ class Checkpoint:
     weights_path: Path
     #: A folder or a .gguf file.
     tokenizer_path: Path
+    #: The one generation_config.json that counts; None: what the config itself says.
+    generation_config_path: Path | None = None
 
     def model_digest(self) -> str:
-        """sha256 over the bytes of config and weights."""
-        return _digest(_files(self.config_path, _CONFIG_FILES) + _weight_files(self.weights_path))
+        """sha256 over the bytes of config, generation config and weights."""
+        generation = self.generation_config_path
+        return _digest(
+            _files(self.config_path, ("config.json",)),
+            [] if generation is None else [generation],
+            _weight_files(self.weights_path),
+        )
 
     def tokenizer_digest(self) -> str:
         """sha256 over the bytes of the tokenizer's files."""
@@ -79,10 +86,16 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
         )
     if source.checkpoint_name is not None and not Path(source.checkpoint_name).is_file():
         raise InputError(f"--checkpoint_name {source.checkpoint_name}: there is no such file")
+    config_path = _find(config or str(model), source.cache_dir, weights=False)
+    weights_path = _find(weights, source.cache_dir, weights=True)
+    # A file of weights by name says nothing about generation, nor does the folder it lies in.
+    places = [config_path] if source.checkpoint_name else [config_path, weights_path]
+    beside = [(place if place.is_dir() else place.parent) / _GENERATION_CONFIG for place in places]
     return Checkpoint(
-        config_path=_find(config or str(model), source.cache_dir, weights=False),
-        weights_path=_find(weights, source.cache_dir, weights=True),
+        config_path=config_path,
+        weights_path=weights_path,
         tokenizer_path=_find(tokenizer, source.cache_dir, weights=False),
+        generation_config_path=next((path for path in beside if path.is_file()), None),
     )
 
 
@@ -120,18 +133,25 @@ def _find(place: str, cache_dir: str | None, *, weights: bool) -> Path:
 def _files(path: Path, patterns: tuple[str, ...]) -> list[Path]:
     if path.is_file():
         return [path]
-    return sorted({found for pattern in patterns for found in path.glob(pattern)})
+    found = {found for pattern in patterns for found in path.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 def _weight_files(path: Path) -> list[Path]:
     return _files(path, ("*.safetensors",)) or _files(path, ("*.bin",))
 
 
-def _digest(paths: list[Path]) -> str:
-    """sha256 over names and bytes; single files count without their names."""
+def _digest(*groups: list[Path]) -> str:
+    """sha256 over each group's names and bytes; a single file of a group counts without its name.
+
+    So a file has the same digest under any name, and a folder's files cannot change places.
+    """
     total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(json.dumps([path.name if len(paths) > 1 else "", sha256]).encode())
+    for paths in groups:
+        entries = []
+        for path in paths:
+            with path.open("rb") as stream:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            entries.append([path.name if len(paths) > 1 else "", sha256])
+        total.update(json.dumps(entries).encode())
     return "sha256:" + total.hexdigest()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +25,13 @@ from rdu_batch.sessions.artifact import (
     Artifact,
     LocalArtifact,
     Target,
+)
+from rdu_batch.sessions.artifact_store import (
+    artifact_at,
+    check_same_settings,
+    damage_of,
     folder_entries,
     publish_artifact,
-    read_artifact,
 )
 from rdu_batch.sessions.checkpoint import find_checkpoint
 from rdu_batch.sessions.inductor.build import compare_with_plain, compile_graphs
@@ -40,7 +46,7 @@ from rdu_batch.sessions.inductor.target import choose_instruction_set
 from rdu_batch.sessions.plain_model import load_model, read_config, save_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rdu_batch.sessions.checkpoint import Checkpoint, ModelSource
 
@@ -116,19 +122,16 @@ def compile_or_reuse(
     config = read_config(checkpoint.config_path)
     _check_positions(config, max_seq_length)
     plan = _plan(checkpoint, config, kind, dtype, max_seq_length, prefill_chunk, instruction_set)
-    found = _artifact_at(out_url)
+    found = artifact_at(out_url)
     if found is not None:
-        if found.settings_digest == plan.settings_digest:
+        check_same_settings(found, plan)
+        damage = damage_of(found)
+        if damage is None:
             on_progress(f"already compiled: {out_url}")
             return Compiled(found, already_compiled=True)
-        raise ArtifactError(
-            f"{out_url} holds another artifact ({found.kind}, {found.dtype}, max_seq_length "
-            f"{found.max_seq_length}, model {found.model_digest[:15]}...); runs may be using it; "
-            "choose another --out, or delete that folder"
-        )
+        on_progress(f"damaged, so compiled again: {damage}")
     on_progress(f"begin: {plan.model_family} to {kind}, {dtype}, {max_seq_length} positions")
-    with tempfile.TemporaryDirectory(prefix="rdu_batch-compile-") as temporary:
-        folder = Path(temporary)
+    with _temporary_folder() as folder:
         local = _fill(folder, checkpoint, config, plan, on_progress)
         artifact = publish_artifact(local.artifact, folder, out_url)
         on_progress(f"write: {sum(e.size_bytes for e in artifact.files.values()):,} bytes")
@@ -200,12 +203,18 @@ def _plan(
     return replace(plan, settings_digest="sha256:" + hashlib.sha256(decides).hexdigest())
 
 
-def _artifact_at(url: str) -> Artifact | None:
-    """The artifact at ``url``, None if there is none; a damaged one is an error."""
-    from rdu_batch.sessions.artifact import ARTIFACT_FILE
-    from rdu_batch.storage.store import open_store
-
-    return read_artifact(url) if open_store(url).exists(ARTIFACT_FILE) else None
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder to compile in; a full or unwritable one is an ArtifactError that names it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="rdu_batch-compile-") as temporary:
+            yield Path(temporary)
+    except OSError as error:
+        place = tempfile.tempdir or os.environ.get("TMPDIR")
+        raise ArtifactError(
+            f"{place}: cannot compile there: {error}; nothing was published; free some space, or "
+            "set TMPDIR to another folder"
+        ) from error
 
 
 def _fill(

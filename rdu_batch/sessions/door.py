@@ -8,9 +8,12 @@ Shapes: S prompt length in tokens (1 <= S < max_seq_length), V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from rdu_batch.errors import SessionBroken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +63,7 @@ class Session(Protocol):
         Raises:
             ValueError: S is out of range or an id is outside the vocabulary. A programming error:
                 the decode loop turns prompts that are too long into dead letters before this.
-            SessionBroken: the device failed. Ends the worker.
+            SessionBroken: the device failed, or the chosen logit is not finite. Ends the worker.
         """
 
     def decode(self, token_id: int, position: int, *, want_logits: bool = False) -> Step:
@@ -71,7 +74,7 @@ class Session(Protocol):
 
         Raises:
             ValueError: the position does not follow the last one, or does not fit.
-            SessionBroken: the device failed. Ends the worker.
+            SessionBroken: the device failed, or the chosen logit is not finite. Ends the worker.
         """
 
     def reset(self) -> None:
@@ -79,3 +82,18 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Give everything back. The session cannot be used afterwards; closing twice is fine."""
+
+
+def check_logit(logit: float) -> None:
+    """Refuse a greedy token whose logit is no finite number.
+
+    Arg max takes a NaN for the highest logit, so looking at the chosen one finds any NaN.
+
+    Raises:
+        SessionBroken: the logit is NaN or infinite. Ends the worker.
+    """
+    if not math.isfinite(logit):
+        raise SessionBroken(
+            f"the session's highest logit is {logit}, wanted a finite number; the model or its "
+            "weights are damaged, or overflow in this dtype"
+        )

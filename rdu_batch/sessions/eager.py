@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rdu_batch.errors import SessionBroken
-from rdu_batch.sessions.door import SessionInfo, Step
+from rdu_batch.sessions.door import SessionInfo, Step, check_logit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,8 +125,10 @@ class EagerSession:
         except RuntimeError as error:
             self.reset()
             raise SessionBroken(f"the model failed: {error}") from error
+        token_id = int(logits_1V.argmax(-1))
+        check_logit(float(logits_1V[0, token_id]))
         self._next_position = start + len(ids)
-        return Step(int(logits_1V.argmax(-1)), logits_1V.clone() if want_logits else None)
+        return Step(token_id, logits_1V.clone() if want_logits else None)
 
     def _check_id(self, token_id: int) -> None:
         if not 0 <= token_id < self._info.vocab_size:

@@ -8,7 +8,6 @@ with ``weights_only``. Does not: patch or compile.
 from __future__ import annotations
 
 import io
-import pickle
 from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +40,12 @@ def read_config(path: Path) -> Any:
     try:
         with _quiet_transformers():
             if is_gguf(path):
-                return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+                return AutoConfig.from_pretrained(
+                    path.parent, gguf_file=path.name, trust_remote_code=False
+                )
             return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"{path}: no config that transformers reads: {error}") from error
+    except Exception as error:  # readers of foreign files raise all sorts
+        raise InputError(f"{path}: no config that transformers reads: {_said(error)}") from error
 
 
 def load_model(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
@@ -60,7 +61,17 @@ def load_model(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
     """
     path = checkpoint.weights_path
     if path.is_file() and not is_gguf(path):
-        return build_model(config, _read_named_weights(path), dtype, place=str(path))
+        model = build_model(config, _read_named_weights(path), dtype, place=str(path))
+    else:
+        model = _load_pretrained(path, config, dtype)
+    if model.can_generate():
+        # Whatever transformers found beside the weights, only what is digested counts.
+        model.generation_config = _generation_config(checkpoint.generation_config_path, config)
+    return model
+
+
+def _load_pretrained(path: Path, config: Any, dtype: torch.dtype) -> Any:
+    """A model from a folder or a GGUF file."""
     from transformers import AutoModelForCausalLM
 
     place = {"gguf_file": path.name} if is_gguf(path) else {}
@@ -75,14 +86,29 @@ def load_model(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
                 ignore_mismatched_sizes=True,
                 **place,
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise InputError(f"{path}: transformers cannot load it: {error}") from error
+    except Exception as error:  # readers of foreign files raise all sorts
+        raise InputError(f"{path}: transformers cannot load it: {_said(error)}") from error
     model, info = loaded
     _check_loading(info, str(path))
     if place and hasattr(model.config, "quantization_config"):
         # It says how the file was, not how the weights are now.
         del model.config.quantization_config
     return model.eval()
+
+
+def _generation_config(path: Path | None, config: Any) -> Any:
+    """The generation config of a file; what the model's config says if there is none."""
+    from transformers import GenerationConfig
+
+    if path is None:
+        return GenerationConfig.from_model_config(config)
+    try:
+        with _quiet_transformers():
+            return GenerationConfig.from_pretrained(path.parent, config_file_name=path.name)
+    except Exception as error:  # readers of foreign files raise all sorts
+        raise InputError(
+            f"{path}: no generation config that transformers reads: {_said(error)}"
+        ) from error
 
 
 def build_model(
@@ -116,8 +142,8 @@ def build_model(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"{place}: does not fit the config: {error}") from error
+    except Exception as error:  # a config may be wrong in ways nobody foresaw
+        raise InputError(f"{place}: does not fit the config: {_said(error)}") from error
     _check_loading(info, place)
     return model.eval()
 
@@ -134,13 +160,16 @@ def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     try:
         with _quiet_transformers():
             if is_gguf(path):
-                tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+                tokenizer = AutoTokenizer.from_pretrained(
+                    path.parent, gguf_file=path.name, trust_remote_code=False
+                )
             else:
                 tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             tokenizer.save_pretrained(folder)
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+    except Exception as error:  # readers of foreign files raise all sorts
         raise InputError(
-            f"{path}: no tokenizer that transformers reads: {error}; name one with --tokenizer"
+            f"{path}: no tokenizer that transformers reads: {_said(error)}; name one with "
+            "--tokenizer"
         ) from error
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{path}: its tokenizer has no tokenizer.json form; name another one")
@@ -148,17 +177,16 @@ def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
 
 def _read_named_weights(path: Path) -> dict[str, Tensor]:
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # readers of foreign files raise all sorts
         raise InputError(
-            f"{path}: neither a safetensors file nor plain tensors saved by torch ({error}); "
-            "save model.state_dict() and nothing else"
+            f"{path}: neither a safetensors file nor plain tensors saved by torch "
+            f"({_said(error)}); save model.state_dict() and nothing else"
         ) from error
     for key in _NESTED_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -192,6 +220,10 @@ def _check_loading(info: Mapping[str, Any], place: str) -> None:
             lines.append(f"  {title}: and {len(names) - _NUM_LISTED} more")
     lines.append("use the config this checkpoint was made with, or correct the names")
     raise InputError("\n".join(lines))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Promises: a kind's code is imported only when a session of it is opened; a plug-in never replaces a
 built-in kind. A plug-in names a class in the entry-point group ``rdu_batch.sessions``; the class
 has ``open(artifact: LocalArtifact | None, *, threads: int)`` and stands behind ``door.Session``.
-Does not: fetch artifacts (``artifact.py``) or make them (``compile.py``).
+Does not: fetch artifacts (``artifact_store.py``) or make them (``compile.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
 from rdu_batch.errors import ArtifactError, SpecError
+from rdu_batch.sessions.library_versions import check_transformers
 
 if TYPE_CHECKING:
     from rdu_batch.sessions.artifact import LocalArtifact
@@ -58,8 +59,8 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
 
     Raises:
         SpecError: no such kind. Ends the job (exit 3).
-        ArtifactError: no artifact, one of another kind, or the kind cannot be loaded here. Ends the
-            job (exit 8).
+        ArtifactError: no artifact, one of another kind or made with another transformers, or the
+            kind cannot be loaded here. Ends the job (exit 8).
     """
     point = _entry_point(kind)
     if artifact is None and kind not in _NEEDS_NO_ARTIFACT:
@@ -75,6 +76,8 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
                 f"`--set session.kind={found}` (or eager, which opens any artifact), or compile "
                 f"the model for {kind}"
             )
+    if artifact is not None and kind not in _NEEDS_NO_ARTIFACT:
+        check_transformers(artifact.artifact)
     try:
         session_class = point.load()
     except (ImportError, AttributeError) as error:

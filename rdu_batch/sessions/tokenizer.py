@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from rdu_batch.errors import ArtifactError, RowError
 from rdu_batch.job.records import Reason
 from rdu_batch.sessions.fake import EOS_TOKEN_ID
+from rdu_batch.sessions.library_versions import check_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,8 +140,8 @@ def open_tokenizer(
         chat: the job's prompts are messages, so a chat template is required now.
 
     Raises:
-        ArtifactError: no artifact, no tokenizer in it, or no usable chat template although ``chat``
-            asks for one. Ends the job (exit 8).
+        ArtifactError: no artifact, one made with another transformers, no tokenizer in it, or no
+            usable chat template although ``chat`` asks for one. Ends the job (exit 8).
     """
     if kind == "fake":
         return ByteTokenizer()
@@ -175,6 +176,7 @@ def _plain(content: Any) -> str:
 
 
 def _load(artifact: LocalArtifact) -> Any:
+    check_transformers(artifact.artifact)
     url, folder = artifact.artifact.url, artifact.folder
     unlisted = [
         name

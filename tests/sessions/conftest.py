@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rdu_batch.sessions.artifact import Artifact, LocalArtifact, Target, folder_entries
+from rdu_batch.sessions.artifact import Artifact, LocalArtifact, Target
+from rdu_batch.sessions.artifact_store import folder_entries
 from rdu_batch.sessions.door import SessionInfo, Step
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def tiny_artifact(
 
     def make(kind: str, family: str) -> LocalArtifact:
         if (kind, family) not in made:
-            from rdu_batch.sessions.artifact import fetch_artifact
+            from rdu_batch.sessions.artifact_store import fetch_artifact
             from rdu_batch.sessions.checkpoint import ModelSource
             from rdu_batch.sessions.compile import compile_artifact
 
@@ -252,3 +253,35 @@ def tokenizer_artifact(
 def chat_template() -> str:
     """A template as instruct models have them; it writes its own bos and refuses robots."""
     return CHAT_TEMPLATE
+
+
+@pytest.fixture
+def tiny_gguf() -> Callable[[Path], Path]:
+    """Writes a GGUF file of a Llama's metadata and a tokenizer of six tokens, without weights."""
+
+    def write(path: Path) -> Path:
+        from gguf import GGUFWriter
+
+        writer = GGUFWriter(str(path), "llama")
+        writer.add_block_count(1)
+        writer.add_context_length(64)
+        writer.add_embedding_length(32)
+        writer.add_feed_forward_length(64)
+        writer.add_head_count(4)
+        writer.add_head_count_kv(2)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_rope_freq_base(10000.0)
+        writer.add_vocab_size(6)
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(["<s>", "</s>", "a", "b", "c", "ab"])
+        writer.add_token_types([3, 3, 1, 1, 1, 1])
+        writer.add_token_merges(["a b"])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    return write

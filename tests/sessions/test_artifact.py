@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,10 @@ from rdu_batch.sessions.artifact import (
     ARTIFACT_FILE,
     Artifact,
     LocalArtifact,
+)
+from rdu_batch.sessions.artifact_store import (
     fetch_artifact,
+    folder_entries,
     publish_artifact,
     read_artifact,
 )
@@ -173,5 +177,170 @@ def test_artifact_json_is_written_last(
 
 def test_an_artifact_is_read_without_importing_torch() -> None:
     """The driver reads one to make a plan."""
-    code = "import sys, rdu_batch.sessions.artifact; sys.exit('torch' in sys.modules)"
+    code = "import sys, rdu_batch.sessions.artifact_store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_whole_artifact_of_the_same_settings_is_not_written_over(
+    published: Artifact, source: LocalArtifact, tmp_path: Path
+) -> None:
+    """Two compiles raced: the second takes what the first published, though its files differ."""
+    out = tmp_path / "out"
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    (source.folder / "more" / "note.txt").write_text("other")
+    late = replace(source.artifact, files=folder_entries(source.folder))
+    assert publish_artifact(late, source.folder, str(out)) == published
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    fetch_artifact(str(out))
+
+
+def test_an_artifact_of_other_settings_is_not_written_over(
+    published: Artifact, source: LocalArtifact
+) -> None:
+    """Even when it was not there when the compile began."""
+    other = replace(source.artifact, settings_digest="sha256:1")
+    with pytest.raises(ArtifactError, match="another artifact"):
+        publish_artifact(other, source.folder, published.url)
+    assert fetch_artifact(published.url).artifact == published
+
+
+def test_an_artifact_that_appears_while_files_are_written_is_not_left_mixed(
+    source: LocalArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process's description does not fit this one's files, so it must go."""
+    url = str(tmp_path / "out")
+    store = open_store(url)
+
+    class Late(type(store)):  # type: ignore[misc]
+        """The other process publishes just before this one does."""
+
+        def create_once(self, name: str, content: bytes) -> bool:
+            document = json.loads(content)
+            document["files"]["empty.txt"]["sha256"] = "0" * 64
+            self.put_whole(name, json.dumps(document).encode())
+            return bool(super().create_once(name, content))
+
+    monkeypatch.setattr("rdu_batch.storage.store.open_store", Late)
+    with pytest.raises(ArtifactError, match="at the same time"):
+        publish_artifact(source.artifact, source.folder, url)
+    assert not store.exists(ARTIFACT_FILE)
+
+
+def test_a_damaged_artifact_is_published_again(
+    published: Artifact, source: LocalArtifact, tmp_path: Path
+) -> None:
+    """In place of its own stale description."""
+    (tmp_path / "out" / "weights.safetensors").write_bytes(b"damaged")
+    assert publish_artifact(source.artifact, source.folder, published.url) == published
+    assert fetch_artifact(published.url).artifact == published
+
+
+def test_a_store_without_create_once_gets_its_artifact(
+    source: LocalArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a plain write, after the look that is possible there."""
+    from rdu_batch.errors import CreateOnceUnsupported
+    from rdu_batch.storage.local_store import LocalStore
+
+    def refuse(self: LocalStore, name: str, content: bytes) -> bool:
+        raise CreateOnceUnsupported(name)
+
+    monkeypatch.setattr(LocalStore, "create_once", refuse)
+    publish_artifact(source.artifact, source.folder, str(tmp_path / "out"))
+    fetch_artifact(str(tmp_path / "out"))
+
+
+def test_what_a_killed_download_left_is_removed(
+    source: LocalArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same artifact only: another's download may be running."""
+    monkeypatch.setenv("RDU_BATCH_CACHE", str(tmp_path / "cache"))
+    url = f"memory://artifacts/{tmp_path.name}"
+    digest = publish_artifact(source.artifact, source.folder, url).digest.removeprefix("sha256:")
+    cache = tmp_path / "cache" / "artifacts"
+    for name in (f".fetch-{digest}-abc", ".fetch-other-abc"):
+        (cache / name).mkdir(parents=True, mode=0o700)
+    fetch_artifact(url)
+    folders = sorted(path.name for path in cache.iterdir() if path.is_dir())
+    assert folders == [".fetch-other-abc", digest]
+
+
+@pytest.mark.parametrize("style", ["a file", "writable by others"])
+def test_a_cache_that_cannot_be_private_is_refused(
+    style: str, source: LocalArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Naming the folder and the variable."""
+    monkeypatch.setenv("RDU_BATCH_CACHE", str(tmp_path / "cache"))
+    url = f"memory://artifacts/{tmp_path.name}"
+    publish_artifact(source.artifact, source.folder, url)
+    if style == "a file":
+        (tmp_path / "cache").write_text("")
+    else:
+        (tmp_path / "cache" / "artifacts").mkdir(parents=True)
+        (tmp_path / "cache" / "artifacts").chmod(0o777)
+    with pytest.raises(ArtifactError, match=r"cache/artifacts.*RDU_BATCH_CACHE"):
+        fetch_artifact(url)
+
+
+def test_a_store_that_fails_during_a_download_is_an_artifact_error(
+    source: LocalArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the job ends with the exit code of artifacts, and the cause is said."""
+    monkeypatch.setenv("RDU_BATCH_CACHE", str(tmp_path / "cache"))
+    url = f"memory://artifacts/{tmp_path.name}"
+    publish_artifact(source.artifact, source.folder, url)
+    open_store(url).put_whole("weights.safetensors", b"short")
+    with pytest.raises(ArtifactError, match="cannot be fetched"):
+        fetch_artifact(url)
+
+
+FETCH = """
+import sys
+from rdu_batch.sessions import artifact_store
+from rdu_batch.storage.store import open_store
+url, num_reads = sys.argv[1], 0
+store_class = type(open_store(url))
+read_range = store_class.read_range
+def counted(self, *arguments):
+    global num_reads
+    num_reads += 1
+    return read_range(self, *arguments)
+store_class.read_range = counted
+print("ready", flush=True)
+sys.stdin.readline()
+local = artifact_store.fetch_artifact(url)
+print(num_reads, local.folder)
+"""
+
+
+def test_two_processes_that_fetch_at_once_download_once(
+    source: LocalArtifact, tmp_path: Path
+) -> None:
+    """One reads every file, the other waits for it and reads none."""
+    shared = tmp_path / "shared"
+    publish_artifact(source.artifact, source.folder, str(shared))
+    environment = {**os.environ, "RDU_BATCH_CACHE": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", FETCH, f"simplecache::file://{shared}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for _ in range(2)
+    ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate()[0].split() for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert sorted(int(num_reads) for num_reads, _ in said) == [0, 2]
+    assert said[0][1] == said[1][1]
+    folders = [path for path in (tmp_path / "cache" / "artifacts").iterdir() if path.is_dir()]
+    assert folders == [tmp_path / "cache" / "artifacts" / said[0][1].rpartition("/")[2]]

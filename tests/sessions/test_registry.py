@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rdu_batch.errors import ArtifactError, SpecError
+from rdu_batch.sessions.artifact import Target
 from rdu_batch.sessions.fake import FakeSession
 from rdu_batch.sessions.registry import FAKE_ARTIFACT_DIGEST, known_kinds, open_session
+from rdu_batch.sessions.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,3 +158,29 @@ def test_the_digest_of_no_artifact_is_a_constant() -> None:
     assert FAKE_ARTIFACT_DIGEST == (
         "sha256:f4661cc6d5b4ee0c3307e99227af0f5748b93e7105cd21cb899d5ba4a72de4ae"
     )
+
+
+def test_an_artifact_of_another_transformers_is_refused(
+    tmp_path: Path, artifact_of: Callable[..., LocalArtifact]
+) -> None:
+    """By sessions and tokenizers alike, before anything is loaded; the message says what to do."""
+    local = artifact_of(tmp_path, target=Target(transformers_version="4.0.0"))
+    with pytest.raises(ArtifactError, match=r"pip install transformers==4\.0\.0"):
+        open_session("eager", local, threads=1)
+    with pytest.raises(ArtifactError, match=r"pip install transformers==4\.0\.0"):
+        open_tokenizer("eager", local)
+    assert open_session("fake", local, threads=1).info.kind == "fake"
+
+
+def test_the_version_check_imports_no_transformers() -> None:
+    """It looks at what is installed."""
+    code = (
+        "import sys; from rdu_batch.sessions import library_versions\n"
+        "from importlib.metadata import version\n"
+        "class Found: url = ''\n"
+        "class Target: transformers_version = version('transformers')\n"
+        "Found.target = Target; library_versions.check_transformers(Found)\n"
+        "sys.exit('transformers' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT)
+    assert ended.returncode == 0

@@ -7,20 +7,23 @@ call; what a compiler said is in the error. Does not: publish anything; see ``co
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 import rdu_batch
-from rdu_batch.errors import ArtifactError
+from rdu_batch.errors import ArtifactError, SessionBroken
 from rdu_batch.sessions.inductor.geometry import GRAPHS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from rdu_batch.sessions.artifact import LocalArtifact
     from rdu_batch.sessions.door import Session
@@ -51,28 +54,36 @@ def compile_graphs(
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            process_group=0,
         )
         for graph in GRAPHS
     }
     try:
-        errors = _watch(running, on_progress)
+        failed, errors = _watch(running, on_progress)
     finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
-    for graph, process in running.items():
-        if process.returncode != 0:
-            raise ArtifactError(
-                f"compiling the {graph} graph failed (exit {process.returncode}); it needs a C++ "
-                f"compiler (g++) here; the end of what it said:\n{errors[graph][-3000:]}"
-            )
+        _kill(running.values())
+    if failed is not None:
+        raise _compile_error(failed, running[failed].returncode, errors[failed])
+
+
+def _compile_error(graph: str, exit_code: int, said: str) -> ArtifactError:
+    compiler = os.environ.get("CXX") or "g++"
+    needed = "" if shutil.which(compiler) else f"there is no {compiler} here, install it; "
+    return ArtifactError(
+        f"compiling the {graph} graph failed (exit {exit_code}); {needed}the end of what it "
+        f"said:\n{said[-3000:]}"
+    )
 
 
 def _watch(
     running: Mapping[str, subprocess.Popen[str]], on_progress: Callable[[str], None]
-) -> dict[str, str]:
-    """Pass on each process's lines until all end; gives back what they wrote to stderr."""
+) -> tuple[str | None, dict[str, str]]:
+    """Pass on each process's lines until all end; the first that fails ends the others.
+
+    Gives back which one failed, and what each wrote to stderr.
+    """
     errors: dict[str, str] = {}
+    failed: list[str] = []
 
     def pass_on(process: subprocess.Popen[str]) -> None:
         for line in process.stdout or ():
@@ -81,21 +92,34 @@ def _watch(
     def keep(graph: str, process: subprocess.Popen[str]) -> None:
         errors[graph] = process.stderr.read() if process.stderr else ""
 
+    def end_others(graph: str, process: subprocess.Popen[str]) -> None:
+        if process.wait() != 0:
+            failed.append(graph)
+            _kill(running.values())
+
     threads = [
         thread
         for graph, process in running.items()
         for thread in (
             threading.Thread(target=pass_on, args=(process,), daemon=True),
             threading.Thread(target=keep, args=(graph, process), daemon=True),
+            threading.Thread(target=end_others, args=(graph, process), daemon=True),
         )
     ]
     for thread in threads:
         thread.start()
-    for process in running.values():
-        process.wait()
     for thread in threads:
         thread.join()
-    return errors
+    return next(iter(failed), None), errors
+
+
+def _kill(processes: Iterable[subprocess.Popen[str]]) -> None:
+    """End what still runs, with the compilers it started: they hold its pipes open."""
+    for process in processes:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def compare_with_plain(local: LocalArtifact) -> str:
@@ -119,6 +143,11 @@ def compare_with_plain(local: LocalArtifact) -> str:
         plain = _logits(EagerSession.open(local, threads=threads), ids, prompt_length)
         exact = _logits(EagerSession.open_fp32(local, threads=threads), ids, prompt_length)
         compiled = _logits(InductorSession.open(local, threads=threads), ids, prompt_length)
+    except SessionBroken as error:
+        raise ArtifactError(
+            f"the {artifact.model_family} model cannot be compared with plain transformers: "
+            f"{error}; nothing was written"
+        ) from error
     finally:
         torch.set_num_threads(threads)
 

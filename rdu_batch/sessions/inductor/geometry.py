@@ -69,10 +69,14 @@ def cache_shape_of(config: Any) -> CacheShape:
 def cache_length_for(max_seq_length: int, prefill_chunk: int) -> int:
     """Positions the cache tensors hold: whole chunks, and at least one position never attended to.
 
+    Prefill attends to whole chunks, so up to the end of the longest prompt's last one; decode
+    attends to ``max_seq_length`` positions at most.
+
     The spare one keeps the attended length below the cache's own: the exported graph excludes
     equality, because a view of a whole tensor has other strides than a part of it.
     """
-    return (max_seq_length // prefill_chunk + 1) * prefill_chunk
+    longest_prefill = -(-(max_seq_length - 1) // prefill_chunk) * prefill_chunk
+    return (max(longest_prefill, max_seq_length) // prefill_chunk + 1) * prefill_chunk
 
 
 def graph_file(graph: str) -> str:

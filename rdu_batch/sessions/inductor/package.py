@@ -6,13 +6,15 @@ what ``fetch_artifact`` has checked may be opened, because a package is native c
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdu_batch.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -29,13 +31,33 @@ def open_package(path: Path) -> Any:
     import torch
 
     try:
-        return torch._C._aoti.AOTIModelPackageLoader(  # noqa: SLF001 - see above
+        package = torch._C._aoti.AOTIModelPackageLoader(  # noqa: SLF001 - see above
             str(path), "model", False, 1, -1
         )
     except RuntimeError as error:
         raise ArtifactError(
             f"{path}: the compiled graph does not load: {error}; compile the model again here"
         ) from error
+    _remove_unpacked()
+    return package
+
+
+def _remove_unpacked() -> None:
+    """Remove the folders that loaded graphs were unpacked to; the code itself stays mapped.
+
+    The loader removes its own folder only when it ends in order, and sessions are killed.
+    """
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return
+    temporary = Path(tempfile.gettempdir()).resolve()
+    for line in maps.read_text(errors="replace").splitlines():
+        mapped = Path("/" + line.partition("/")[2])
+        if not mapped.is_relative_to(temporary) or mapped.suffix != ".so":
+            continue
+        unpacked = temporary / mapped.relative_to(temporary).parts[0]
+        if unpacked.name.startswith("aotinductor_"):
+            shutil.rmtree(unpacked, ignore_errors=True)
 
 
 def bind_tensors(package: Any, tensors: Mapping[str, Tensor], *, path: Path) -> None:

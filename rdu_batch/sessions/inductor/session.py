@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rdu_batch.errors import ArtifactError, SessionBroken
-from rdu_batch.sessions.door import SessionInfo, Step
+from rdu_batch.sessions.door import SessionInfo, Step, check_logit
 from rdu_batch.sessions.inductor.geometry import (
     TORCH_DTYPES,
     WEIGHT_PREFIX,
@@ -158,7 +158,11 @@ class InductorSession:
         self._cached_ids = []
 
     def close(self) -> None:
-        """Drop graphs, cache and mapped weights."""
+        """Drop graphs and cache.
+
+        The mapping of the weights may stay until the process ends, because torch can keep what
+        was bound; its pages are clean and shared, so the kernel takes them back at need.
+        """
         self.reset()
         self._closed = True
         self._prefill_graph = self._decode_graph = None
@@ -224,4 +228,6 @@ class InductorSession:
         if outputs is None:
             raise SessionBroken("no chunk was run; this is a bug")
         token_1, logits_1V = outputs
-        return Step(int(token_1), logits_1V if want_logits else None)
+        token_id = int(token_1)
+        check_logit(float(logits_1V[0, token_id]))
+        return Step(token_id, logits_1V if want_logits else None)

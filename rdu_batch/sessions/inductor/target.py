@@ -95,6 +95,11 @@ def check_target(target: Target, *, url: str, cpu_flags: frozenset[str] | None =
     """
     import torch
 
+    if target.device != "cpu":
+        raise ArtifactError(
+            f"{url}: compiled for device {target.device}, the inductor kind runs on cpu; compile "
+            "the model again for cpu"
+        )
     wanted, found = target.torch_version, torch.__version__
     if wanted.partition("+")[0] != found.partition("+")[0]:
         raise ArtifactError(

@@ -40,7 +40,7 @@ def smollm2_plain(smollm2_gguf: Path) -> Any:
 @pytest.fixture(scope="session")
 def compiled_from(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LocalArtifact]:
     """Compiles a place to an artifact and fetches it."""
-    from rdu_batch.sessions.artifact import fetch_artifact
+    from rdu_batch.sessions.artifact_store import fetch_artifact
     from rdu_batch.sessions.checkpoint import ModelSource
     from rdu_batch.sessions.compile import compile_artifact
 

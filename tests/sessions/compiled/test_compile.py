@@ -16,10 +16,12 @@ from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from rdu_batch.cli.compile import compile_command
 from rdu_batch.errors import ArtifactError, UsageError
-from rdu_batch.sessions.artifact import ARTIFACT_FILE, fetch_artifact
+from rdu_batch.sessions.artifact import ARTIFACT_FILE
+from rdu_batch.sessions.artifact_store import fetch_artifact
 from rdu_batch.sessions.checkpoint import ModelSource
 from rdu_batch.sessions.compile import compile_artifact, compile_or_reuse
 from rdu_batch.sessions.eager import EagerSession
+from rdu_batch.storage.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +127,7 @@ def test_an_artifact_can_be_written_to_any_store(llama: ModelSource, tmp_path: P
         ({"dtype": "int8"}, "int8"),
         ({"kind": "tpu"}, "tpu"),
         ({"prefill_chunk": 1}, "prefill_chunk is 1"),
+        ({"prefill_chunk": 0}, "prefill_chunk is 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -134,6 +137,34 @@ def test_settings_that_cannot_be_are_refused(
     with pytest.raises(UsageError, match=said):
         compile_eager(llama, tmp_path / "out", **change)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("store", ["local", "remote"])
+def test_a_damaged_artifact_is_compiled_again(
+    store: str, llama: ModelSource, tmp_path: Path
+) -> None:
+    """What `fetch` says to do must help; elsewhere than here only sizes are looked at."""
+    url = str(tmp_path / "out") if store == "local" else f"memory://damaged/{tmp_path.name}"
+    settings: dict[str, Any] = {"dtype": "fp32", "max_seq_length": 32, "kind": "eager"}
+    first = compile_or_reuse(llama, url, **settings)
+    name = "weights.safetensors"
+    content = open_store(url).read(name)
+    damaged = b"\x01" + content[1:] if store == "local" else content[:-1]
+    open_store(url).put_whole(name, damaged)
+    again = compile_or_reuse(llama, url, **settings)
+    assert not again.already_compiled
+    assert again.artifact == first.artifact
+    assert open_store(url).read(name) == content
+    assert compile_or_reuse(llama, url, **settings).already_compiled
+
+
+def test_a_full_temporary_folder_is_named(
+    llama: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the variable that chooses another one."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(ArtifactError, match=r"nowhere: cannot compile there.*TMPDIR"):
+        compile_eager(llama, tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -202,6 +233,12 @@ def test_the_verb_takes_flags_in_both_spellings_and_ends_with_one_json_line(
         }
         assert ("already compiled" in result.stderr) == already_compiled
         assert ("load:" in result.stderr) != already_compiled
+
+
+def test_a_prefill_chunk_of_zero_is_refused_by_the_verb(tmp_path: Path) -> None:
+    """Zero is a wrong number, not a missing one."""
+    with pytest.raises(UsageError, match="prefill_chunk is 0"):
+        invoke("m", "--max_seq_length=8", f"--out={tmp_path / 'out'}", "--prefill_chunk=0")
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,15 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from rdu_batch.errors import ArtifactError, SessionBroken
-from rdu_batch.sessions.artifact import LocalArtifact, fetch_artifact
+from rdu_batch.sessions.artifact import LocalArtifact
+from rdu_batch.sessions.artifact_store import fetch_artifact
 from rdu_batch.sessions.eager import EagerSession
 from rdu_batch.sessions.inductor.geometry import GraphSettings
 from rdu_batch.sessions.inductor.session import InductorSession
@@ -124,7 +125,12 @@ def test_a_machine_without_the_instruction_set_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"torch_version": "2.1.0"}, r"2\.1\.0"), ({"machine": "vax"}, "vax")]
+    ("change", "said"),
+    [
+        ({"torch_version": "2.1.0"}, r"2\.1\.0"),
+        ({"machine": "vax"}, "vax"),
+        ({"device": "cuda"}, "cuda"),
+    ],
 )
 def test_another_torch_or_machine_is_refused(
     change: dict[str, str], said: str, tiny_artifact: Callable[[str, str], LocalArtifact]
@@ -157,10 +163,58 @@ def test_a_failing_graph_breaks_the_session(
         session.decode(step.token_id, 3)
 
 
+def test_weights_that_are_not_finite_break_the_session(
+    tiny_artifact: Callable[[str, str], LocalArtifact], tmp_path: Path
+) -> None:
+    """In both kinds: arg max would take the NaN for the best token, silently."""
+    local = tiny_artifact("inductor", "llama")
+    shutil.copytree(local.folder, tmp_path / "broken")
+    weights = {
+        name: tensor.clone()
+        for name, tensor in map_tensors(local.path("weights.safetensors")).items()
+    }
+    weights["lm_head.weight"][300] = float("nan")
+    write_tensors(tmp_path / "broken" / "weights.safetensors", weights)
+    broken = LocalArtifact(tmp_path / "broken", local.artifact)
+    for kind in (InductorSession, EagerSession):
+        with pytest.raises(SessionBroken, match="highest logit is nan"):
+            kind.open(broken, threads=1).prefill([1, 2, 3])
+
+
+class CountedGraph:
+    """A compiled graph that notes how often it runs."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph, self.num_runs = graph, 0
+
+    def run(self, inputs: list[Any]) -> Any:
+        self.num_runs += 1
+        return self.graph.run(inputs)
+
+
+def test_chunks_that_two_prompts_share_are_computed_once(
+    tiny_artifact: Callable[[str, str], LocalArtifact],
+) -> None:
+    """Two shared chunks of three: the second prompt runs one, and its logits are a fresh one's."""
+    session = InductorSession.open(tiny_artifact("inductor", "llama"), threads=1)
+    counted = session._prefill_graph = CountedGraph(session._prefill_graph)
+    shared = list(range(32))
+    session.prefill([*shared, 7, 8])
+    assert counted.num_runs == 3
+    kept = session.prefill([*shared, 9, 10, 11], want_logits=True)
+    assert counted.num_runs == 4
+    session.reset()
+    fresh = session.prefill([*shared, 9, 10, 11], want_logits=True)
+    assert counted.num_runs == 7
+    assert kept.logits_1V is not None
+    assert fresh.logits_1V is not None
+    assert kept.logits_1V.equal(fresh.logits_1V)
+
+
 SHOW_WEIGHTS = """
 import sys
 from pathlib import Path
-from rdu_batch.sessions.artifact import fetch_artifact
+from rdu_batch.sessions.artifact_store import fetch_artifact
 from rdu_batch.sessions.inductor.session import InductorSession
 local = fetch_artifact(sys.argv[1])
 session = InductorSession.open(local, threads=1)
@@ -212,6 +266,78 @@ def test_two_sessions_in_one_process_read_the_same_pages(
     assert len({entry[4] for entry in found}) == 1
     for session in sessions:
         session.close()
+
+
+OPEN_AND_BE_KILLED = """
+import os, signal, sys
+from rdu_batch.sessions.artifact_store import fetch_artifact
+from rdu_batch.sessions.inductor.session import InductorSession
+session = InductorSession.open(fetch_artifact(sys.argv[1]), threads=1)
+step = session.prefill([1, 2, 3])
+print(session.decode(step.token_id, 3).token_id, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_session_leaves_nothing_in_the_temporary_folder(
+    tiny_artifact: Callable[[str, str], LocalArtifact], tmp_path: Path
+) -> None:
+    """Its native code is unpacked there to be loaded, and is gone once it is."""
+    local = tiny_artifact("inductor", "llama")
+    (tmp_path / "mine").write_text("stays")
+    environment = {
+        **os.environ,
+        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", OPEN_AND_BE_KILLED, str(local.folder)]
+    said = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert said.returncode == -9
+    assert int(said.stdout) >= 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+COMPARE_WITH_EAGER = """
+import sys
+import torch
+from rdu_batch.sessions.artifact_store import fetch_artifact
+from rdu_batch.sessions.eager import EagerSession
+from rdu_batch.sessions.inductor.session import InductorSession
+local = fetch_artifact(sys.argv[1])
+compiled, eager = InductorSession.open(local, threads=1), EagerSession.open(local, threads=1)
+for length in (1, 31, 32, 33, 38, 39):
+    ids = [(31 * index * index + length) % 448 for index in range(length)]
+    for session in (compiled, eager):
+        steps = [session.prefill(ids, want_logits=True)]
+        steps += [session.decode(at, at, want_logits=True) for at in range(length, 40)]
+        logits = torch.cat([step.logits_1V for step in steps])
+        if session is compiled:
+            found = logits
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
+"""
+
+
+def test_a_length_that_is_no_multiple_of_the_chunk_computes_what_eager_does(
+    tmp_path: Path,
+    save_tokenizer: Callable[..., None],
+    compiled_from: Callable[..., LocalArtifact],
+) -> None:
+    """Up to the model's last position, and within the shapes that the graphs were exported for."""
+    torch.manual_seed(7)
+    config = GPT2Config(
+        vocab_size=448, n_embd=32, n_layer=1, n_head=4, n_positions=40, initializer_range=0.3
+    )
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    local = compiled_from(tmp_path, dtype="fp32", max_seq_length=40, prefill_chunk=16)
+    environment = {
+        **os.environ,
+        "AOTI_RUNTIME_CHECK_INPUTS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", COMPARE_WITH_EAGER, str(local.folder)]
+    ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def disassembly_of(package: Path, folder: Path) -> str:
