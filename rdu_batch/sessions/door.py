@@ -35,6 +35,39 @@ class SessionInfo:
     #: Intra-op threads, pinned for the life of the session.
     threads: int
 
+    def check_prompt(self, input_ids_1S: Sequence[int]) -> list[int]:
+        """The prompt's ids as a list, if a session with these limits can take them.
+
+        Raises:
+            ValueError: too short, too long, or an id outside the vocabulary.
+        """
+        ids = [int(token_id) for token_id in input_ids_1S]
+        if not 1 <= len(ids) < self.max_seq_length:
+            raise ValueError(
+                f"a prompt of {len(ids)} tokens; wanted 1 to {self.max_seq_length - 1}"
+            )
+        for token_id in ids:
+            self._check_id(token_id)
+        return ids
+
+    def check_decode(self, token_id: int, position: int, next_position: int | None) -> None:
+        """Whether this token may be fed at this position; ``next_position`` is None without a row.
+
+        Raises:
+            ValueError: the position does not follow the last one, or does not fit, or the id is
+                outside the vocabulary.
+        """
+        if position != next_position:
+            wanted = "a prefill first" if next_position is None else next_position
+            raise ValueError(f"decode at position {position}, wanted {wanted}")
+        if position >= self.max_seq_length:
+            raise ValueError(f"position {position} is outside 0..{self.max_seq_length - 1}")
+        self._check_id(token_id)
+
+    def _check_id(self, token_id: int) -> None:
+        if not 0 <= token_id < self.vocab_size:
+            raise ValueError(f"token id {token_id} is outside 0..{self.vocab_size - 1}")
+
 
 @dataclass(frozen=True)
 class Step:

@@ -75,24 +75,14 @@ class EagerSession:
     def prefill(self, input_ids_1S: Sequence[int], *, want_logits: bool = False) -> Step:
         """Start a row; see ``door.Session.prefill``."""
         self._check_open()
-        ids = [int(token_id) for token_id in input_ids_1S]
-        if not 1 <= len(ids) < self._info.max_seq_length:
-            raise ValueError(
-                f"a prompt of {len(ids)} tokens; wanted 1 to {self._info.max_seq_length - 1}"
-            )
-        for token_id in ids:
-            self._check_id(token_id)
+        ids = self._info.check_prompt(input_ids_1S)
         self.reset()
         return self._forward(ids, want_logits)
 
     def decode(self, token_id: int, position: int, *, want_logits: bool = False) -> Step:
         """Feed one token; see ``door.Session.decode``."""
         self._check_open()
-        if position != self._next_position:
-            raise ValueError(f"decode at position {position}, wanted {self._next_position}")
-        if position >= self._info.max_seq_length:
-            raise ValueError(f"position {position} is outside 0..{self._info.max_seq_length - 1}")
-        self._check_id(token_id)
+        self._info.check_decode(token_id, position, self._next_position)
         return self._forward([int(token_id)], want_logits)
 
     def reset(self) -> None:
@@ -129,10 +119,6 @@ class EagerSession:
         check_logit(float(logits_1V[0, token_id]))
         self._next_position = start + len(ids)
         return Step(token_id, logits_1V.clone() if want_logits else None)
-
-    def _check_id(self, token_id: int) -> None:
-        if not 0 <= token_id < self._info.vocab_size:
-            raise ValueError(f"token id {token_id} is outside 0..{self._info.vocab_size - 1}")
 
     def _check_open(self) -> None:
         if self._model is None:

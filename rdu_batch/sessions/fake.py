@@ -102,14 +102,10 @@ class FakeSession:
         if self._closed:
             raise ValueError("this session is closed; open another one")
         self.reset()
-        limit = self._info.max_seq_length
-        if not 1 <= len(input_ids_1S) < limit:
-            raise ValueError(f"a prompt of {len(input_ids_1S)} tokens, wanted 1 to {limit - 1}")
-        for token_id in input_ids_1S:
-            _check_token_id(token_id)
-        self._obey(bytes(token_id for token_id in input_ids_1S if token_id != EOS_TOKEN_ID))
+        ids = self._info.check_prompt(input_ids_1S)
+        self._obey(bytes(token_id for token_id in ids if token_id != EOS_TOKEN_ID))
         spelling = _Spelling()
-        for token_id in input_ids_1S:
+        for token_id in ids:
             spelling.feed(token_id)
         self._spelling = spelling
         self._next_position = len(input_ids_1S)
@@ -119,13 +115,7 @@ class FakeSession:
         """Feed one token. Raises as ``Session.decode`` does."""
         if self._spelling is None:
             raise ValueError("decode without a row: a prefill must come first")
-        if position != self._next_position:
-            raise ValueError(f"decode at position {position}, wanted {self._next_position}")
-        if position >= self._info.max_seq_length:
-            raise ValueError(
-                f"decode at position {position}, the last one is {self._info.max_seq_length - 1}"
-            )
-        _check_token_id(token_id)
+        self._info.check_decode(token_id, position, self._next_position)
         self._spelling.feed(token_id)
         self._next_position += 1
         return self._spelling.step(want_logits=want_logits)
@@ -211,11 +201,6 @@ class _Spelling:
             logits[likely] += 12
         logits[token_id] = 6.0
         return torch.tensor([logits], dtype=torch.float32)
-
-
-def _check_token_id(token_id: int) -> None:
-    if not 0 <= token_id < VOCAB_SIZE:
-        raise ValueError(f"token id {token_id} is outside the vocabulary of {VOCAB_SIZE}")
 
 
 def _die_of_a_fault() -> None:

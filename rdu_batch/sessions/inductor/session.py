@@ -117,7 +117,8 @@ class InductorSession:
 
     def prefill(self, input_ids_1S: Sequence[int], *, want_logits: bool = False) -> Step:
         """Start a row; see ``door.Session.prefill``."""
-        ids = self._checked_ids(input_ids_1S)
+        self._check_open()
+        ids = self._info.check_prompt(input_ids_1S)
         chunk = self._info.prefill_chunk
         self._next_position = None
         num_chunks = -(-len(ids) // chunk)
@@ -135,11 +136,7 @@ class InductorSession:
     def decode(self, token_id: int, position: int, *, want_logits: bool = False) -> Step:
         """Feed one token; see ``door.Session.decode``."""
         self._check_open()
-        if position != self._next_position:
-            raise ValueError(f"decode at position {position}, wanted {self._next_position}")
-        if position >= self._info.max_seq_length:
-            raise ValueError(f"position {position} is outside 0..{self._info.max_seq_length - 1}")
-        self._check_id(token_id)
+        self._info.check_decode(token_id, position, self._next_position)
         outputs = self._run(
             self._decode_graph,
             [
@@ -203,21 +200,6 @@ class InductorSession:
         ] == self._cached_ids[end - chunk : end]:
             shared += 1
         return shared
-
-    def _checked_ids(self, input_ids_1S: Sequence[int]) -> list[int]:
-        self._check_open()
-        ids = [int(token_id) for token_id in input_ids_1S]
-        if not 1 <= len(ids) < self._info.max_seq_length:
-            raise ValueError(
-                f"a prompt of {len(ids)} tokens; wanted 1 to {self._info.max_seq_length - 1}"
-            )
-        for token_id in ids:
-            self._check_id(token_id)
-        return ids
-
-    def _check_id(self, token_id: int) -> None:
-        if not 0 <= token_id < self._info.vocab_size:
-            raise ValueError(f"token id {token_id} is outside 0..{self._info.vocab_size - 1}")
 
     def _check_open(self) -> None:
         if self._closed:
