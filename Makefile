@@ -12,7 +12,7 @@ SIDE_BY_SIDE := -n 2 --dist loadgroup
 .PHONY: help demo test test-all check format clean
 
 help:
-	@echo "make demo      compile SmolLM2-135M, run jobs/reviews.yaml with two workers, verify the output"
+	@echo "make demo      compile SmolLM2-135M and run jobs/reviews.yaml with two workers"
 	@echo "make test      set up and run the tests            make test-all  the slow ones too"
 	@echo "make check     format, lint, types, import rules   make format    let ruff rewrite"
 	@echo "make clean     remove build/ and caches (not $(VENV))"

@@ -8,6 +8,11 @@ import click
 
 from rdu_batch.errors import VerifyFailed
 
+REPAIR = (
+    "rdu-batch: to repair: delete the damaged files, manifest.json and _SUCCESS, then run the job "
+    "again; what was committed is published anew from _run/."
+)
+
 
 @click.command()
 @click.argument("output", metavar="OUTPUT")
@@ -23,6 +28,8 @@ def verify(output: str) -> int:
     found = verify_output(open_store(output))
     for problem in found.problems:
         click.echo(f"rdu-batch: damaged: {problem}", err=True)
+    if not found.is_sound:
+        click.echo(REPAIR, err=True)
     exit_code = 0 if found.is_sound else VerifyFailed.exit_code
     if found.is_sound:
         text = f"{found.output}: {found.rows:,} rows in {found.shards:,} shards, each row once"

@@ -229,13 +229,12 @@ class _PageWriter:
 
 
 def _check_not_own_output(listed: Iterable[ListedFile], output_url: str) -> None:
-    """Refuse to read parts of the output as inputs: they would grow with each plan."""
+    """Refuse inputs that lie in the output folder: parts would become inputs of the next plan."""
     output = open_store(output_url)
     prefix = output.join("x")[:-1]
     for file in listed:
-        name = file.url.removeprefix(prefix)
-        if name != file.url and run_paths.read_shard_file_name(name) is not None:
+        if file.url.startswith(prefix):
             raise InputError(
-                f"{file.url} is an output of this job and would become its input; "
-                "choose another output.url, or narrow input.urls"
+                f"the input {file.url} lies in the output folder {output.url}, whose parts would "
+                "become inputs; choose another output.url, or narrow input.urls"
             )

@@ -157,8 +157,8 @@ class SessionSpec(_Section):
     )
 
     kind: NonEmpty = "inductor"
-    """Kind of session: inductor (compiled), eager (plain transformers), samba, fake, or the name of
-    a plug-in."""
+    """Kind of session: inductor (compiled), eager (plain transformers), fake (no model), or the
+    name of a plug-in."""
 
     artifact: NonEmpty | None = None
     """URL of the folder that `rdu-batch compile` wrote. Needed by every kind but fake. {date} is

@@ -57,6 +57,9 @@ class Summary:
         ]
         if self.dead_reasons:
             rows.append(("dead", _counts(self.dead_reasons)))
+        if self.exit:
+            more = "more dead letters than limits.max_dead_rows allows; see the dead-* files"
+            rows.append(("exit", f"{self.exit}: {more}"))
         if self.rows_resumed:
             rows.append(("resumed", f"{self.rows_resumed:,} rows were done by an earlier run"))
         if self.wall_s:

@@ -14,6 +14,8 @@ from rdu_batch.runner.stops import StopRequest
 
 #: How long one wait for events may take; a stop request is seen at least this often.
 POLL_INTERVAL_S = 0.2
+#: Without any worker for this long, say what may be the matter.
+HINT_AFTER_S = 20.0
 
 
 class Driver:
@@ -48,6 +50,7 @@ class Driver:
         self._started_s = now_s()
         self._ready_since_s: float | None = None
         self._alone_since_s = now_s()
+        self._has_hinted = False
 
     def run(self) -> None:
         """Loop until the job is finished.
@@ -104,7 +107,15 @@ class Driver:
         now_s = self._now_s()
         if self._scheduler.num_workers_alive:
             self._alone_since_s = now_s
-        if now_s - self._alone_since_s > self._start_timeout_s:
+            self._has_hinted = False
+        alone_s = now_s - self._alone_since_s
+        if alone_s > HINT_AFTER_S and not self._has_hinted:
+            self._has_hinted = True
+            self._progress.phase(
+                "still no worker: the cluster may have no room for one (see the workers block of "
+                "the job file and `ray status`), or its session takes long to open"
+            )
+        if alone_s > self._start_timeout_s:
             raise StoppedEarly(
                 f"no session was ready in {self._start_timeout_s:g} s (limits.start_timeout_s). "
                 "Either the cluster has no room for one worker (see the workers block of the job "

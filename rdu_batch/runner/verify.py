@@ -19,7 +19,7 @@ from typing import Any
 
 from rdu_batch.errors import ObjectMissing, OutputMismatch, VerifyFailed
 from rdu_batch.job.records import DEAD_KEYS, PREDICTION_KEYS, row_key
-from rdu_batch.job.run_paths import MANIFEST, SUCCESS, read_shard_file_name
+from rdu_batch.job.run_paths import MANIFEST, SUCCESS
 from rdu_batch.runner.commits import CommitRecord
 from rdu_batch.runner.manifest import read_manifest, read_success
 from rdu_batch.runner.outcomes import Totals
@@ -168,8 +168,11 @@ class _ShardCheck:
                 yield f"{name}: row {list(found[at])} does not belong to this shard"
                 at += 1
                 continue
-            line = lowest if lowest == highest else f"{lowest}..{highest}"
-            yield f"{name}: row [{file_index}, {line}] is missing"
+            if lowest == highest:
+                yield f"{name}: row [{file_index}, {lowest}] is missing"
+            else:
+                where = f"on one of the lines {lowest} to {highest} of input {file_index}"
+                yield f"{name}: a row {where} is missing"
         for key in found[at:]:
             yield f"{name}: row {list(key)} does not belong to this shard"
 
@@ -285,5 +288,5 @@ def _check_strangers(store: Store, manifest: dict[str, Any]) -> Iterator[str]:
     known = {str(entry["name"]) for entry in manifest["parts"]}
     known |= {str(entry["dead"]["name"]) for entry in manifest["parts"] if entry["dead"]}
     for name in store.list_names():
-        if read_shard_file_name(name) is not None and name not in known:
+        if name.startswith(("part-", "dead-")) and name not in known:
             yield f"{name}: the manifest does not know this file"

@@ -35,6 +35,7 @@ def test_max_dead_rows_decides_between_exit_0_and_5(
     job.write(troubled_lines, limits={"max_dead_rows": allowed})
     done = job.run("--executor", "inline")
     assert (done.returncode, read_last_json(done)["exit"]) == (exit_code, exit_code)
+    assert ("limits.max_dead_rows" in done.stderr) == (exit_code == 5)
     assert (job.output / "_SUCCESS").exists()
 
 

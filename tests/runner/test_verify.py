@@ -108,12 +108,23 @@ def test_a_missing_file_is_named(finished, name):
     assert f"{name}: the file is missing" in done.stderr
 
 
-def test_a_part_that_the_manifest_does_not_know_is_named(finished):
-    """A consumer's glob would read it."""
-    (finished.output / "part-00007-of-00009.jsonl").write_text("")
+@pytest.mark.parametrize("name", ["part-00007-of-00009.jsonl", "part-copy.jsonl"])
+def test_a_part_that_the_manifest_does_not_know_is_named(finished, name):
+    """A consumer's glob would read it; what to do is said."""
+    (finished.output / name).write_text("")
     done = verify(finished)
     assert done.returncode == 7
-    assert "part-00007-of-00009.jsonl" in done.stderr
+    assert name in done.stderr
+    assert "to repair" in done.stderr
+
+
+def test_the_repair_that_verify_advises_works(finished, published_bytes):
+    """Delete the damaged part, the manifest and _SUCCESS; run again."""
+    before = published_bytes(finished.output)
+    for name in ("part-00001-of-00003.jsonl", "manifest.json", "_SUCCESS"):
+        (finished.output / name).unlink()
+    assert finished.run("--executor", "inline").returncode == 0
+    assert published_bytes(finished.output) == before
 
 
 def test_a_changed_manifest_is_found(finished):
