@@ -352,6 +352,7 @@ def disassembly_of(package: Path, folder: Path) -> str:
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+@pytest.mark.all_only
 def test_the_machine_code_keeps_to_the_pinned_instruction_set(
     tiny_artifact: Callable[[str, str], LocalArtifact], tmp_path: Path
 ) -> None:
