@@ -27,12 +27,16 @@ class Reason(StrEnum):
     MISSING_FIELD = "missing_field"
     #: A field that the prompt needs has another type than wanted.
     WRONG_TYPE = "wrong_type"
+    #: The row's own generation settings (``generation.overrides_field``) are wrong.
+    BAD_OVERRIDE = "bad_override"
     #: The template, or the model's chat template, cannot render this row.
     TEMPLATE_ERROR = "template_error"
-    #: The prompt has no tokens at all.
+    #: The prompt has no tokens at all, and the tokenizer has no BOS to begin with.
     EMPTY_PROMPT = "empty_prompt"
     #: The prompt leaves no room for one generated token.
     PROMPT_TOO_LONG = "prompt_too_long"
+    #: Nothing is left to choose: every token that is possible would end the row too early.
+    NOTHING_TO_CHOOSE = "nothing_to_choose"
     #: The row took longer than ``limits.row_timeout_s``, alone and more than once.
     ROW_TIMEOUT = "row_timeout"
     #: The session's process died on this row, alone and more than once.

@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 __all__ = [
     "DEAD_KEYS",
     "MAX_DETAIL_CHARS",
+    "OPTIONAL_KEYS",
     "PREDICTION_KEYS",
     "Fields",
     "Reason",
     "Row",
+    "Sample",
     "dead_line",
     "parse_row",
     "prediction_line",
     "row_key",
 ]
 
-#: Keys of a prediction line, in order; carried fields follow. A carried field may not have these.
+#: Keys of every prediction line, in order; optional keys and then carried fields follow. A carried
+#: field may have none of these names.
 PREDICTION_KEYS = (
     "row",
     "id",
@@ -41,6 +44,8 @@ PREDICTION_KEYS = (
     "num_prompt_tokens",
     "num_generated_tokens",
 )
+#: Keys of a prediction line where the job asks for them, in order.
+OPTIONAL_KEYS = ("logprobs",)
 #: Keys of a dead letter line, in order.
 DEAD_KEYS = ("row", "id", "path", "byte_offset", "reason", "detail")
 #: Longest detail of a dead letter, in characters.
@@ -76,6 +81,17 @@ class Fields:
     texts: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One generation of a row; most jobs make one a row."""
+
+    text: str
+    finish_reason: str
+    num_generated_tokens: int
+    #: One natural log-probability a generated token; None where the job does not ask for them.
+    logprobs: tuple[float, ...] | None = None
+
+
 def parse_row(row: Row) -> Fields:
     """Read a row: one JSON object, with the exact text of each of its values.
 
@@ -99,25 +115,32 @@ def prediction_line(
     *,
     id_field: str | None,
     carry: Sequence[str],
-    prediction: str,
-    finish_reason: str,
     num_prompt_tokens: int,
-    num_generated_tokens: int,
+    samples: Sequence[Sample],
 ) -> bytes:
     """The line of a predicted row, with its LF.
 
-    The id and the carried fields keep the exact JSON text of the input; absent ones are null.
+    The id and the carried fields keep the exact JSON text of the input; absent ones are null. What
+    is said of each sample is one value where there is one sample, a list in the order of the
+    samples where there are several.
 
     Raises:
-        ValueError: ``prediction`` holds half of a surrogate pair. A programming error.
+        ValueError: a text holds half of a surrogate pair. A programming error.
     """
     texts = fields.texts
     id_text = texts.get(id_field, "null") if id_field is not None else "null"
+    predictions = [_json_string(one.text) for one in samples]
+    finish_reasons = [_json_string(one.finish_reason) for one in samples]
+    nums_generated = [str(one.num_generated_tokens) for one in samples]
     line = (
         f'{{"row":[{row.file_index},{row.line}],"id":{id_text}'
-        f',"prediction":{_json_string(prediction)},"finish_reason":{_json_string(finish_reason)}'
-        f',"num_prompt_tokens":{num_prompt_tokens},"num_generated_tokens":{num_generated_tokens}'
+        f',"prediction":{_one_or_list(predictions)},"finish_reason":{_one_or_list(finish_reasons)}'
+        f',"num_prompt_tokens":{num_prompt_tokens}'
+        f',"num_generated_tokens":{_one_or_list(nums_generated)}'
     )
+    if samples[0].logprobs is not None:
+        logprobs = [json.dumps(one.logprobs, separators=(",", ":")) for one in samples]
+        line += f',"logprobs":{_one_or_list(logprobs)}'
     carried = "".join(f",{_json_string(name)}:{texts.get(name, 'null')}" for name in carry)
     return _one_line(f"{line}{carried}}}")
 
@@ -144,6 +167,10 @@ def dead_line(row: Row, *, reason: str, detail: str, id_text: str | None) -> byt
 
 def _json_string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def _one_or_list(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
 
 
 def _one_line(text: str) -> bytes:

@@ -10,59 +10,19 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from rdu_batch.job.spec_checks import (
-    CONTRADICTION,
-    check_carried,
-    check_count,
-    check_date,
-    check_dead_rows,
-    contradictions,
-    percent_of,
+from rdu_batch.job.leaf_types import (
+    Carried,
+    DeadRows,
+    IsoDate,
+    NonEmpty,
+    Texts,
+    TokenIds,
+    WorkerCount,
 )
-
-NonEmpty = Annotated[str, Field(min_length=1)]
-# A YAML list is a Python list; strictness still holds for what is in it.
-Texts = Annotated[
-    tuple[NonEmpty, ...], Field(strict=False, json_schema_extra={"uniqueItems": True})
-]
-Carried = Annotated[
-    tuple[Annotated[NonEmpty, AfterValidator(check_carried)], ...],
-    Field(strict=False, json_schema_extra={"uniqueItems": True}),
-]
-DeadRows = Annotated[
-    int | str,
-    BeforeValidator(check_dead_rows),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0},
-                {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,12})?%$"},
-            ],
-            "examples": [0, 25, "0.1%"],
-        }
-    ),
-]
-WorkerCount = Annotated[
-    int | Literal["auto"],
-    BeforeValidator(check_count),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
-]
-IsoDate = Annotated[
-    str,
-    AfterValidator(check_date),
-    WithJsonSchema({"type": "string", "pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|\{date\})$"}),
-]
+from rdu_batch.job.spec_checks import CONTRADICTION, contradictions, percent_of
 
 
 class _Section(BaseModel):
@@ -176,6 +136,10 @@ class GenerationSpec(_Section):
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
     """Most tokens to generate for one row."""
 
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    """The first tokens of a row, this many, never end it: eos and stop_token_ids are not chosen
+    among them, and a stop text that ends within them does not count."""
+
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 takes the likeliest token each time; above 0 samples."""
 
@@ -185,11 +149,34 @@ class GenerationSpec(_Section):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Sample among the likeliest tokens that have this probability together."""
 
+    min_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Sample among tokens that have at least this share of the likeliest one's probability."""
+
+    # Bounds far beyond any use: a score must stay a finite float32 whatever it is divided by.
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    """Above 1 makes tokens of the prompt and of the prediction so far less likely, below 1 more
+    likely; 1 is off."""
+
     stop: Texts = ()
     """Texts that end a prediction; they are not part of it."""
 
+    stop_token_ids: TokenIds = ()
+    """Tokens that end a prediction; their text is not part of it."""
+
     seed: int = 0
     """Seed of sampling; each row has its own stream, whoever runs it."""
+
+    num_samples: Annotated[int, Field(ge=1)] = 1
+    """Predictions to sample for each row. Above 1, prediction, finish_reason, num_generated_tokens
+    and logprobs are lists, in the order of the samples. limits.row_timeout_s is for all of them."""
+
+    logprobs: bool = False
+    """Also write the natural log-probability of each generated token, as the model gave it, before
+    temperature and everything else here."""
+
+    overrides_field: NonEmpty | None = None
+    """Field of a row that holds an object with settings of its own for that row: any key of this
+    section but num_samples, logprobs and overrides_field. Rows without it keep the job's."""
 
 
 class OutputSpec(_Section):

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from rdu_batch.job.records import PREDICTION_KEYS
+from rdu_batch.job.records import OPTIONAL_KEYS, PREDICTION_KEYS
 
 #: Error type of a leaf's check; ``ctx["text"]`` says what was wanted.
 WANTED = "wanted"
@@ -78,8 +78,9 @@ def check_date(value: str) -> str:
 
 def check_carried(value: str) -> str:
     """A field whose name is free in a prediction line."""
-    if value in PREDICTION_KEYS:
-        raise _wanted(f"another field: a prediction has its own {', '.join(PREDICTION_KEYS)}")
+    taken = (*PREDICTION_KEYS, *OPTIONAL_KEYS)
+    if value in taken:
+        raise _wanted(f"another field: a prediction has its own {', '.join(taken)}")
     return value
 
 
@@ -117,6 +118,41 @@ def _session(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "artifact", f"missing; {wanted}; make one with rdu-batch compile"
 
 
+def _listed_twice(*keys: str) -> Check:
+    """A check that no list of these keys has an entry twice."""
+
+    def check(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for key in keys:
+            entries = values.get(key)
+            if not isinstance(entries, (list, tuple)):
+                continue
+            known = [entry for entry in entries if type(entry) in (str, int)]
+            for entry in dict.fromkeys(known):
+                if known.count(entry) > 1:
+                    shown = f'"{entry}"' if isinstance(entry, str) else entry
+                    yield key, f"found {shown} {known.count(entry)} times; wanted it once"
+
+    return check
+
+
+_generation_lists = _listed_twice("stop", "stop_token_ids")
+
+
+def _generation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _generation_lists(values)
+    least: Any = values.get("min_new_tokens", 0)
+    most: Any = values.get("max_new_tokens", 64)
+    if type(least) is int and type(most) is int and least > most >= 1:
+        wanted = f"wanted at most generation.max_new_tokens, which is {most}"
+        yield "min_new_tokens", f"found {least}; {wanted}"
+    num_samples: Any = values.get("num_samples", 1)
+    temperature: Any = values.get("temperature", 0.0)
+    is_greedy = type(temperature) in (int, float) and temperature == 0
+    if type(num_samples) is int and num_samples > 1 and is_greedy:
+        found = f"found {num_samples} with generation.temperature 0, which makes them all alike"
+        yield "num_samples", f"{found}; wanted 1, or a temperature above 0"
+
+
 def _workers(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     least: Any = values.get("min", 1)
     most: Any = values.get("max")
@@ -132,25 +168,10 @@ def _workers(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "count", f"found {count}; wanted at most workers.max, which is {most}"
 
 
-def _listed_twice(*keys: str) -> Check:
-    """A check that no list of these keys has an entry twice."""
-
-    def check(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        for key in keys:
-            entries = values.get(key)
-            if not isinstance(entries, (list, tuple)):
-                continue
-            for entry in dict.fromkeys(entry for entry in entries if isinstance(entry, str)):
-                if entries.count(entry) > 1:
-                    yield key, f'found "{entry}" {entries.count(entry)} times; wanted it once'
-
-    return check
-
-
 _CHECKS: dict[str, Check] = {
     "input": _listed_twice("urls", "carry"),
     "prompt": _prompt,
     "session": _session,
-    "generation": _listed_twice("stop"),
+    "generation": _generation,
     "workers": _workers,
 }

@@ -145,10 +145,14 @@ def found_text(value: Any) -> str:
         return "found a mapping"
     if isinstance(value, list):
         return f"found a list of {len(value)}"
-    return f"found {value}"
+    return f"found {_cut(str(value))}"
 
 
 def quoted(text: str) -> str:
     """A text in quotes, cut if it is long."""
     shown = json.dumps(text, ensure_ascii=False)
     return shown if len(shown) <= 80 else f'{shown[:76]}..."'
+
+
+def _cut(number: str) -> str:
+    return number if len(number) <= 80 else f"{number[:77]}..."

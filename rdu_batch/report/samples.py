@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from rdu_batch.job.records import PREDICTION_KEYS
+from rdu_batch.job.records import OPTIONAL_KEYS, PREDICTION_KEYS
 from rdu_batch.job.run_paths import read_shard_file_name
 from rdu_batch.storage.store import Store
 
@@ -23,10 +23,17 @@ def sample_predictions(store: Store, num_samples: int) -> list[str]:
 
 
 def sample_line(record: dict[str, Any]) -> str:
-    """One prediction as ``id  carried=value  -> "text"``; control characters stay escaped."""
+    """One prediction as ``id  carried=value  -> "text"``; control characters stay escaped.
+
+    Of several samples the first is shown, and how many there are.
+    """
     name = record["id"] if record["id"] is not None else record["row"]
-    carried = [f"{key}={value}" for key, value in record.items() if key not in PREDICTION_KEYS]
+    own_keys = {*PREDICTION_KEYS, *OPTIONAL_KEYS}
+    carried = [f"{key}={value}" for key, value in record.items() if key not in own_keys]
     text = record["prediction"]
+    if isinstance(text, list):
+        carried.append(f"sample=1/{len(text)}")
+        text = text[0]
     if len(text) > MAX_TEXT_CHARS:
         text = text[: MAX_TEXT_CHARS - 3] + "..."
     return "  ".join([_printable(str(name)), *map(_printable, carried), "->", _printable(text)])

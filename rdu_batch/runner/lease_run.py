@@ -19,9 +19,18 @@ from typing import TYPE_CHECKING
 
 from rdu_batch.dataset.reader import RowReader
 from rdu_batch.errors import ArtifactError, RduBatchError, RowError, SessionBroken
+from rdu_batch.job.overrides import generation_of
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.prompt import PromptRenderer
-from rdu_batch.job.records import Fields, Reason, Row, dead_line, parse_row, prediction_line
+from rdu_batch.job.records import (
+    Fields,
+    Reason,
+    Row,
+    Sample,
+    dead_line,
+    parse_row,
+    prediction_line,
+)
 from rdu_batch.runner.canary import check_canary
 from rdu_batch.runner.commits import CommitRecord
 from rdu_batch.runner.job_context import JobContext
@@ -40,6 +49,8 @@ from rdu_batch.storage.store import open_store
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from rdu_batch.sessions.decode_loop import Generation
 
 #: Details of given-up rows; the same wherever and whenever that happens.
 GIVEN_UP = {
@@ -180,38 +191,48 @@ class LeaseRunner:
         fields: Fields | None = None
         try:
             fields = parse_row(row)
-            prompt = self._renderer.render(fields)
-            prompt_ids = self._tokenizer.encode(prompt, date=spec.prompt.date)
-            generation = generate(
-                self._session,
-                self._tokenizer,
-                prompt_ids,
-                spec.generation,
-                row_seed=row_seed_of(spec.generation.seed, row.path, row.line),
-            )
+            generations = self._generate(row, fields)
         except RowError as error:
             id_field = spec.input.id_field
             id_text = fields.texts.get(id_field) if fields and id_field is not None else None
             line = dead_line(row, reason=error.reason, detail=error.detail, id_text=id_text)
             return Outcome(False, str(error.reason), line)
-        finish_reason = str(generation.finish_reason)
+        num_prompt_tokens = generations[0].num_prompt_tokens
         line = prediction_line(
             row,
             fields,
             id_field=spec.input.id_field,
             carry=spec.input.carry,
-            prediction=generation.text,
-            finish_reason=finish_reason,
-            num_prompt_tokens=generation.num_prompt_tokens,
-            num_generated_tokens=generation.num_generated_tokens,
+            num_prompt_tokens=num_prompt_tokens,
+            samples=[
+                Sample(one.text, str(one.finish_reason), one.num_generated_tokens, one.logprobs)
+                for one in generations
+            ],
         )
         return Outcome(
             True,
-            finish_reason,
+            ",".join(one.finish_reason for one in generations),
             line,
-            generation.num_prompt_tokens,
-            generation.num_generated_tokens,
+            num_prompt_tokens,
+            sum(one.num_generated_tokens for one in generations),
         )
+
+    def _generate(self, row: Row, fields: Fields) -> list[Generation]:
+        """Every sample of a row, in order. Raises RowError: all of them or none."""
+        spec = self._context.spec
+        settings = generation_of(fields, spec.generation)
+        prompt = self._renderer.render(fields)
+        prompt_ids = self._tokenizer.encode(prompt, date=spec.prompt.date)
+        return [
+            generate(
+                self._session,
+                self._tokenizer,
+                prompt_ids,
+                settings,
+                row_seed=row_seed_of(settings.seed, row.path, row.line, sample),
+            )
+            for sample in range(settings.num_samples)
+        ]
 
     def _put_segment(self, lease: Lease, end_row: int, spool: LineSpool) -> None:
         segment = SegmentName(

@@ -6,8 +6,9 @@ that totals are made of. A segment is one outcome a line, in row order:
     P <prompt tokens> <generated tokens> <finish reason> <prediction line>\n
     D <reason> <dead line>\n
 
-The header is ASCII without blanks, so that a line is cut with one split and the rest stays byte
-for byte what will be published.
+A row of several samples has their finish reasons with commas between. The header's words are ASCII
+without blanks, so that a line is cut with one split and the rest stays byte for byte what will be
+published.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 class Outcome:
     """The end of one row: a prediction or a dead letter.
 
-    ``label`` is the finish reason of a prediction, the reason class of a dead letter.
+    ``label`` is the finish reason of a prediction, of each sample if there are several, with commas
+    between; or the reason class of a dead letter.
     """
 
     is_prediction: bool
@@ -61,7 +63,11 @@ def read_outcomes(lines: Iterable[bytes]) -> Iterator[Outcome]:
 
 @dataclass
 class Totals:
-    """Counts over outcomes; they add up, and they are what manifests and summaries are made of."""
+    """Counts over outcomes; they add up, and they are what manifests and summaries are made of.
+
+    Where a row has several samples, ``predictions`` counts the row once and ``prompt_tokens`` its
+    prompt once; ``generated_tokens`` and ``finish_reasons`` count every sample.
+    """
 
     rows: int = 0
     predictions: int = 0
@@ -82,7 +88,8 @@ class Totals:
         else:
             self.dead += 1
             labels = self.dead_reasons
-        labels[outcome.label] = labels.get(outcome.label, 0) + 1
+        for label in outcome.label.split(","):
+            labels[label] = labels.get(label, 0) + 1
 
     def add(self, other: Totals) -> None:
         """Add another's counts to this one's."""

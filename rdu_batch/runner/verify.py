@@ -225,14 +225,14 @@ class _FileCheck:
         if tuple(record)[: len(wanted)] != wanted:
             raise ValueError(f"its keys are {list(record)[: len(wanted)]}, wanted {list(wanted)}")
         labels = self._totals.finish_reasons if self._is_part else self._totals.dead_reasons
-        label = record["finish_reason" if self._is_part else "reason"]
-        labels[label] = labels.get(label, 0) + 1
+        for label in _samples_of(record, "finish_reason" if self._is_part else "reason"):
+            labels[label] = labels.get(label, 0) + 1
         self._totals.rows += 1
         self._totals.predictions += self._is_part
         self._totals.dead += not self._is_part
         if self._is_part:
             self._totals.prompt_tokens += record["num_prompt_tokens"]
-            self._totals.generated_tokens += record["num_generated_tokens"]
+            self._totals.generated_tokens += sum(_samples_of(record, "num_generated_tokens"))
 
     def _where_changed(self, size_bytes: int, sha256: str) -> str:
         problem = f"{self._name}: sha256 is {sha256}, wanted {self._entry['sha256']}"
@@ -247,6 +247,12 @@ class _FileCheck:
                     f"{problem}; the first line that changed is {number}, row {list(row_key(line))}"
                 )
         return f"{problem}; lines were added after the last row"
+
+
+def _samples_of(record: dict[str, Any], key: str) -> list[Any]:
+    """What a line says of each of its samples; of most rows there is one, without a list."""
+    value = record[key]
+    return value if isinstance(value, list) else [value]
 
 
 def read_lines(store: Store, name: str, size_bytes: int) -> Iterator[bytes]:

@@ -6,10 +6,14 @@ Does not: render or tokenize prompts, time rows out, or keep anything from one r
 
 How a generation ends; where several hold for the same token, the first of these counts:
 
-    stop           the text holds a stop string; the text is cut before the first one
+    stop           the token is one of stop_token_ids, and not in the text; or the text holds a stop
+                   string, and is cut before the first one
     eos            the token ends the text; it counts as a generated token and is not in the text
     length         max_new_tokens tokens are generated
     context_full   prompt and generated tokens together fill the session's max_seq_length
+
+The first min_new_tokens tokens end a row neither by eos nor by stop: tokens that would are not
+chosen among them, and a stop string counts only if it ends after their text.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from typing import TYPE_CHECKING
 
 from rdu_batch.errors import RowError
 from rdu_batch.job.records import Reason
-from rdu_batch.sessions.sampling import Sampler, row_seed_of
+from rdu_batch.sessions.choosing import TokenChooser
+from rdu_batch.sessions.sampling import row_seed_of
 from rdu_batch.sessions.stopping import StopFinder, text_of_cut_tokens
 
 if TYPE_CHECKING:
@@ -46,15 +51,17 @@ class FinishReason(StrEnum):
 class Generation:
     """What a row's prompt led to."""
 
-    #: Every generated token, a final eos and the tokens of a stop string included.
+    #: Every generated token; a final eos, a stop token and those of a stop string are included.
     token_ids: tuple[int, ...]
-    #: Their text without special tokens, without a stop string and what follows it, and, where a
-    #: limit cut it, without half a character at its end.
+    #: Their text without special tokens, without a stop token, without a stop string and what
+    #: follows it, and, where a limit or a stop token cut it, without half a character at its end.
     text: str
     finish_reason: FinishReason
     num_prompt_tokens: int
     #: ``len(token_ids)``: what was computed, so eos and stop strings count.
     num_generated_tokens: int
+    #: The model's own natural log-probability of each of ``token_ids``; None unless asked for.
+    logprobs: tuple[float, ...] | None = None
 
 
 class RowState:
@@ -84,9 +91,17 @@ class RowState:
             generation.max_new_tokens, session.info.max_seq_length - len(prompt_ids)
         )
         self._max_new_tokens = generation.max_new_tokens
-        # Temperature 0 is greedy: the session's own arg max, no logits handed out.
-        self._sampler = Sampler(generation, row_seed=row_seed) if generation.temperature else None
-        self._stop = StopFinder(generation.stop, tokenizer.decode)
+        self._stop_token_ids = frozenset(generation.stop_token_ids)
+        ending_ids = sorted(tokenizer.eos_token_ids | self._stop_token_ids)
+        self._chooser = TokenChooser(
+            generation,
+            prompt_ids,
+            ending_ids=[one for one in ending_ids if one < session.info.vocab_size],
+            row_seed=row_seed,
+        )
+        self._stop = StopFinder(
+            generation.stop, tokenizer.decode, min_new_tokens=generation.min_new_tokens
+        )
         self._token_ids: list[int] = []
         self._finish_reason: FinishReason | None = None
 
@@ -99,13 +114,14 @@ class RowState:
         """Generate one token: one session call. Gives the finish reason if it was the last one.
 
         Raises:
+            RowError: ``nothing_to_choose``: min_new_tokens forbids every token. Ends the row.
             SessionBroken: the session failed. Ends the worker.
             ValueError: the row is finished already, or another row used the session in between.
         """
         if self._finish_reason is not None:
             raise ValueError(f"the row has ended by {self._finish_reason}; it cannot advance")
         step = self._call_session()
-        self._token_ids.append(self._choose(step))
+        self._token_ids.append(self._chooser.choose(step))
         self._finish_reason = self._judge()
         return self._finish_reason
 
@@ -121,11 +137,13 @@ class RowState:
         decode = self._tokenizer.decode
         if reason is FinishReason.EOS:
             text = decode(self._token_ids[:-1])
-        elif reason is FinishReason.STOP:
-            text = decode(self._token_ids)
-        else:
+        elif reason is not FinishReason.STOP:
             text = text_of_cut_tokens(self._token_ids, decode)
-        before_stop = self._stop.cut(text)
+        elif self._token_ids[-1] in self._stop_token_ids:
+            text = text_of_cut_tokens(self._token_ids[:-1], decode)
+        else:
+            text = decode(self._token_ids)
+        before_stop = self._stop.cut(text, self._token_ids)
         if before_stop is not None:
             text, reason = before_stop, FinishReason.STOP
         return Generation(
@@ -134,23 +152,19 @@ class RowState:
             finish_reason=reason,
             num_prompt_tokens=len(self._prompt_ids),
             num_generated_tokens=len(self._token_ids),
+            logprobs=self._chooser.logprobs,
         )
 
     def _call_session(self) -> Step:
-        want_logits = self._sampler is not None
+        want_logits = self._chooser.wants_logits
         if not self._token_ids:
             return self._session.prefill(self._prompt_ids, want_logits=want_logits)
         position = len(self._prompt_ids) + len(self._token_ids) - 1
         return self._session.decode(self._token_ids[-1], position, want_logits=want_logits)
 
-    def _choose(self, step: Step) -> int:
-        if self._sampler is None:
-            return step.token_id
-        if step.logits_1V is None:
-            raise ValueError("the session gave no logits although they were asked for")
-        return self._sampler.draw(step.logits_1V)
-
     def _judge(self) -> FinishReason | None:
+        if self._token_ids[-1] in self._stop_token_ids:
+            return FinishReason.STOP
         if self._token_ids[-1] in self._tokenizer.eos_token_ids:
             return FinishReason.EOS
         if self._stop.ends(self._token_ids):
@@ -176,7 +190,7 @@ def generate(
         session: any open session; the row before is forgotten.
         tokenizer: the one the prompt was encoded with.
         prompt_ids: token ids of the prompt, 1 to max_seq_length - 1 of them.
-        generation: the job's settings.
+        generation: the row's settings; one sample is made, whatever its ``num_samples``.
         row_seed: from ``row_seed_of``; only sampling looks at it.
 
     Raises:
@@ -191,7 +205,11 @@ def generate(
 
 def _check_prompt(prompt_ids: Sequence[int], max_seq_length: int, vocab_size: int) -> None:
     if not prompt_ids:
-        raise RowError(Reason.EMPTY_PROMPT, "the prompt has no tokens, wanted 1 or more")
+        raise RowError(
+            Reason.EMPTY_PROMPT,
+            "the prompt has no tokens, and the tokenizer has no BOS token to begin with; wanted a "
+            "prompt that is not empty",
+        )
     if len(prompt_ids) >= max_seq_length:
         raise RowError(
             Reason.PROMPT_TOO_LONG,

@@ -1,8 +1,8 @@
-"""Draw the next token of a row from its logits.
+"""Draw the next token of a row from its scores.
 
-Promises: a draw depends on the logits, the settings and the row's own seed; nothing is shared
-between rows. Temperature, top-k and top-p are transformers' own logits processors, in its order.
-Does not: choose the greedy token; a session does that without handing out logits.
+Promises: a draw depends on the scores, the settings and the row's own seed; nothing is shared
+between rows. Temperature, top-k, top-p and min-p are transformers' own logits processors, in its
+order. Does not: look at the tokens so far, or choose a greedy token (``choosing.py``).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Sampler:
         import torch
         from transformers.generation.logits_process import (
             LogitsProcessorList,
+            MinPLogitsWarper,
             TemperatureLogitsWarper,
             TopKLogitsWarper,
             TopPLogitsWarper,
@@ -54,6 +55,8 @@ class Sampler:
             self._processors.append(TopKLogitsWarper(generation.top_k))
         if generation.top_p is not None and generation.top_p < 1.0:
             self._processors.append(TopPLogitsWarper(float(generation.top_p)))
+        if generation.min_p is not None:
+            self._processors.append(MinPLogitsWarper(float(generation.min_p)))
 
     def draw(self, logits_1V: Tensor) -> int:
         """One token id; consumes exactly one random number, so draws of a row never shift."""

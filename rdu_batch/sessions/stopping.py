@@ -21,11 +21,17 @@ _CONTEXT_TOKENS: Final = 8
 
 
 class StopFinder:
-    """Looks for stop strings at the end of a growing list of tokens."""
+    """Looks for stop strings at the end of a growing list of tokens.
 
-    def __init__(self, stop: Sequence[str], decode: Decode) -> None:
+    A stop string counts only if it ends after the text of the first ``min_new_tokens`` tokens.
+    """
+
+    def __init__(self, stop: Sequence[str], decode: Decode, *, min_new_tokens: int = 0) -> None:
         self._stop = tuple(stop)
         self._decode = decode
+        self._min_new_tokens = min_new_tokens
+        #: Characters in which a stop string does not count; None until their tokens are there.
+        self._num_free_chars: int | None = None if min_new_tokens else 0
         # A stop string of n bytes reaches over n tokens at most: each holds a byte or more of it.
         longest = max((len(one.encode("utf-8", "replace")) for one in self._stop), default=0)
         self._window_tokens = longest + _CONTEXT_TOKENS
@@ -35,22 +41,34 @@ class StopFinder:
 
         Expects to have been asked after each token before.
         """
-        if not self._stop or not self._in_window(token_ids):
+        if not self._stop or len(token_ids) <= self._min_new_tokens:
+            return False
+        if not self._in_window(token_ids):
             return False
         # The window began in the middle of the text: only the whole text decides. Rare enough.
-        return self.cut(self._decode(token_ids)) is not None
+        return self.cut(self._decode(token_ids), token_ids) is not None
 
-    def cut(self, text: str) -> str | None:
-        """``text`` up to where the first stop string begins, or None if it holds none."""
-        starts = [start for one in self._stop if (start := text.find(one)) >= 0]
-        return text[: min(starts)] if starts else None
+    def cut(self, text: str, token_ids: Sequence[int]) -> str | None:
+        """The ``text`` of ``token_ids`` up to its first stop string, or None if it holds none."""
+        if not self._stop or len(token_ids) <= self._min_new_tokens:
+            return None
+        if self._num_free_chars is None:
+            first_ids = token_ids[: self._min_new_tokens]
+            self._num_free_chars = len(text_of_cut_tokens(first_ids, self._decode))
+        start = self._first_start(text, self._num_free_chars)
+        return None if start < 0 else text[:start]
+
+    def _first_start(self, text: str, num_free_chars: int) -> int:
+        """Where the first stop string begins that ends after so many characters; -1 for none."""
+        starts = (text.find(one, max(0, num_free_chars + 1 - len(one))) for one in self._stop)
+        return min((start for start in starts if start >= 0), default=-1)
 
     def _in_window(self, token_ids: Sequence[int]) -> bool:
         start = max(0, len(token_ids) - self._window_tokens)
         for earlier in range(_PARTIAL_TOKENS + 1):
             first = max(0, start - earlier)
             window = self._decode(token_ids[first:])
-            if self.cut(window) is not None:
+            if self._first_start(window, 0) >= 0:
                 return True
             # Some decoders give up on a whole run of byte tokens when it begins inside a character,
             # so try the other places where the character may begin.

@@ -48,7 +48,8 @@ class PromptTokenizer(Protocol):
         """Token ids of a prompt.
 
         A text gets the tokenizer's own special tokens. Messages go through the chat template, which
-        writes its own, and end where the assistant's turn begins.
+        writes its own, and end where the assistant's turn begins. What has no tokens at all becomes
+        the tokenizer's BOS; where it has none, the ids are empty and the decode loop refuses them.
 
         Args:
             prompt: what a row was rendered to.
@@ -64,7 +65,7 @@ class PromptTokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """The fake session's tokenizer: one token a byte of UTF-8."""
+    """The fake session's tokenizer: one token a byte of UTF-8, and no BOS."""
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -119,7 +120,9 @@ class ArtifactTokenizer:
         utf8_of(text)
         encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
         ids: list[int] = encoded["input_ids"]
-        return ids
+        bos_token_id: int | None = self._tokenizer.bos_token_id
+        # A tokenizer that adds a BOS of its own never gives nothing, so none is there twice.
+        return [bos_token_id] if not ids and bos_token_id is not None else ids
 
     def _chat_template(self) -> ChatTemplate:
         if self._chat is None:

@@ -117,7 +117,9 @@ def test_problems_come_in_the_order_of_the_file(small_job: str) -> None:
             "generation: {max_new_tokns: 3}",
             (
                 "job.yaml:11: generation.max_new_tokns: found an unknown key; wanted one of "
-                "max_new_tokens, temperature, top_k, top_p, stop, seed; "
+                "max_new_tokens, min_new_tokens, temperature, top_k, top_p, min_p, "
+                "repetition_penalty, stop, stop_token_ids, seed, num_samples, logprobs, "
+                "overrides_field; "
                 "did you mean max_new_tokens?"
             ),
         ),
@@ -143,6 +145,53 @@ def test_problems_come_in_the_order_of_the_file(small_job: str) -> None:
         ("generation: {temperature: .nan}", "found nan; wanted a finite number"),
         ("generation: []", "generation: found a list of 0; wanted a mapping"),
         ("generation: {stop: [a, a]}", 'generation.stop: found "a" 2 times; wanted it once'),
+        (
+            "generation: {stop_token_ids: [7, 8, 7]}",
+            "generation.stop_token_ids: found 7 2 times; wanted it once",
+        ),
+        (
+            "generation: {stop_token_ids: [-1]}",
+            "generation.stop_token_ids[0]: found -1; wanted a number of at least 0",
+        ),
+        (
+            "generation: {stop_token_ids: [true]}",
+            "generation.stop_token_ids[0]: found true; wanted a whole number",
+        ),
+        ("generation: {min_p: 0}", "generation.min_p: found 0; wanted a number above 0"),
+        ("generation: {min_p: 1.1}", "generation.min_p: found 1.1; wanted a number of at most 1"),
+        (
+            "generation: {repetition_penalty: 0}",
+            "generation.repetition_penalty: found 0; wanted a number of at least 0.01",
+        ),
+        ("generation: {repetition_penalty: 101}", "found 101; wanted a number of at most 100"),
+        (
+            "generation: {min_new_tokens: 65}",
+            (
+                "generation.min_new_tokens: found 65; "
+                "wanted at most generation.max_new_tokens, which is 64"
+            ),
+        ),
+        (
+            "generation: {min_new_tokens: 3, max_new_tokens: 2}",
+            "found 3; wanted at most generation.max_new_tokens, which is 2",
+        ),
+        (
+            "generation: {num_samples: 3}",
+            (
+                "generation.num_samples: found 3 with generation.temperature 0, which makes them "
+                "all alike; wanted 1, or a temperature above 0"
+            ),
+        ),
+        (
+            "generation: {num_samples: 0, temperature: 1}",
+            "generation.num_samples: found 0; wanted a number of at least 1",
+        ),
+        ("generation: {logprobs: 5}", "generation.logprobs: found 5; wanted true or false"),
+        ("generation: {overrides_field: ''}", 'found ""; wanted text that is not empty'),
+        (
+            f"generation: {{max_new_tokens: -{'7' * 200}}}",
+            f"found -{'7' * 76}...; wanted a number of at least 1",
+        ),
         ("workers: {count: 5, max: 2}", "workers.count: found 5; wanted at most workers.max"),
         ("workers: {count: many}", 'found "many"; wanted a whole number, at least 1, or "auto"'),
         ("limits: {max_dead_rows: 101%}", 'found "101%"; wanted a whole number of rows'),
@@ -183,6 +232,16 @@ def test_a_mistake_in_a_long_template_names_its_line_in_the_template(small_job: 
     template = "\n  template: |\n    a\n    {{ row.b\n    c"
     (problem,) = problems_of(small_job.replace("\n  field: text", template))
     assert problem.startswith("job.yaml:6: prompt.template: found a mistake in line 3 of the")
+
+
+@pytest.mark.parametrize("name", ["prediction", "logprobs"])
+def test_a_carried_field_may_not_have_a_name_of_a_predictions_own(
+    small_job: str, name: str
+) -> None:
+    """Not even one that only some jobs write."""
+    (problem,) = problems_of(small_job, overrides=[f"input.carry=[{name}]"])
+    assert f'found "{name}"; wanted another field: a prediction has its own row, id, ' in problem
+    assert problem.endswith("num_generated_tokens, logprobs")
 
 
 def test_a_chat_of_messages_has_a_chat_template_without_being_told(small_job: str) -> None:
@@ -262,8 +321,9 @@ def test_a_later_option_wins_and_a_right_option_heals_a_wrong_file(small_job: st
             "generation.max_new_tokn=3",
             (
                 "--set generation.max_new_tokn=3: generation.max_new_tokn: found an unknown key; "
-                "wanted one of max_new_tokens, temperature, top_k, top_p, stop, seed; "
-                "did you mean max_new_tokens?"
+                "wanted one of max_new_tokens, min_new_tokens, temperature, top_k, top_p, min_p, "
+                "repetition_penalty, stop, stop_token_ids, seed, num_samples, logprobs, "
+                "overrides_field; did you mean max_new_tokens?"
             ),
         ),
         ("input.limit=x", '--set input.limit=x: input.limit: found "x"; wanted a whole number'),

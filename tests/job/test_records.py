@@ -19,10 +19,12 @@ from rdu_batch.job.json_object import MAX_DEPTH
 from rdu_batch.job.records import (
     DEAD_KEYS,
     MAX_DETAIL_CHARS,
+    OPTIONAL_KEYS,
     PREDICTION_KEYS,
     Fields,
     Reason,
     Row,
+    Sample,
     dead_line,
     parse_row,
     prediction_line,
@@ -272,10 +274,8 @@ def test_a_prediction_line_is_json_with_fixed_keys_and_exact_texts(
         parse_row(row),
         id_field=id_field,
         carry=carry,
-        prediction=prediction,
-        finish_reason="eos",
         num_prompt_tokens=3,
-        num_generated_tokens=4,
+        samples=[Sample(prediction, "eos", 4)],
     )
     assert written.count(b"\n") == 1
     assert written.endswith(b"}\n")
@@ -298,16 +298,43 @@ def test_a_prediction_line_byte_for_byte(row_of: RowOf) -> None:
         parse_row(row),
         id_field="id",
         carry=("label", "none"),
-        prediction='say "\u2028h\u00e9\n"',
-        finish_reason="length",
         num_prompt_tokens=12,
-        num_generated_tokens=34,
+        samples=[Sample('say "\u2028h\u00e9\n"', "length", 34)],
     )
     assert written.decode() == (
         '{"row":[2,3],"id":1.50,"prediction":"say \\"\u2028h\u00e9\\n\\"","finish_reason":"length",'
         '"num_prompt_tokens":12,"num_generated_tokens":34,'
         '"label":{"b":1,  "a":"\u2028"},"none":null}\n'
     )
+
+
+def test_a_prediction_line_of_several_samples_byte_for_byte(row_of: RowOf) -> None:
+    """Lists in the order of the samples, under the same keys, in the same order."""
+    row = row_of(b'{"label":1.0}')
+    samples = [
+        Sample("a,", "eos", 2, (-0.5, 0.0)),
+        Sample("", "stop", 1, (-1e-06,)),
+        Sample("", "length", 0, ()),
+    ]
+    written = prediction_line(
+        row, parse_row(row), id_field=None, carry=("label",), num_prompt_tokens=3, samples=samples
+    )
+    assert written.decode() == (
+        '{"row":[2,3],"id":null,"prediction":["a,","",""],"finish_reason":["eos","stop","length"],'
+        '"num_prompt_tokens":3,"num_generated_tokens":[2,1,0],'
+        '"logprobs":[[-0.5,0.0],[-1e-06],[]],"label":1.0}\n'
+    )
+
+
+def test_log_probabilities_of_one_sample_are_one_list(row_of: RowOf) -> None:
+    """Right behind the fixed keys, before what is carried."""
+    row = row_of(b'{"label":1}')
+    samples = [Sample("a", "eos", 2, (-0.25, -3.5))]
+    written = prediction_line(
+        row, parse_row(row), id_field=None, carry=("label",), num_prompt_tokens=3, samples=samples
+    )
+    assert b',"num_generated_tokens":2,"logprobs":[-0.25,-3.5],"label":1}' in written
+    assert tuple(json.loads(written)) == (*PREDICTION_KEYS, *OPTIONAL_KEYS, "label")
 
 
 def test_a_dead_line_byte_for_byte(row_of: RowOf) -> None:
@@ -351,9 +378,7 @@ def test_an_absent_id_field_is_null() -> None:
             Fields({}, {}),
             id_field=id_field,
             carry=(),
-            prediction="",
-            finish_reason="eos",
             num_prompt_tokens=1,
-            num_generated_tokens=1,
+            samples=[Sample("", "eos", 1)],
         )
         assert re.match(rb'\{"row":\[0,1\],"id":null,', written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,14 @@ def test_the_schema_takes_whole_and_small_jobs(whole_job: str, small_job: str) -
         {"generation": {"stop": [""]}},
         {"generation": {"stop": ["a", "a"]}},
         {"generation": {"top_p": 0}},
+        {"generation": {"min_p": 0}},
+        {"generation": {"repetition_penalty": 0}},
+        {"generation": {"stop_token_ids": [-1]}},
+        {"generation": {"stop_token_ids": [4, 4]}},
+        {"generation": {"min_new_tokens": -1}},
+        {"generation": {"num_samples": 0}},
+        {"generation": {"logprobs": 1}},
+        {"generation": {"overrides_field": ""}},
         {"output": {"url": "o", "format": "json"}},
         {"workers": {"count": 0}},
         {"workers": {"count": "many"}},
@@ -105,3 +114,16 @@ def test_the_job_room_starts_without_stores_models_or_ray() -> None:
         cwd=COMMITTED.parents[1],
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_readme_of_the_jobs_tells_every_generation_setting() -> None:
+    """In its table, with its default."""
+    text = COMMITTED.with_name("README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+`) \| (\S+) \| ", text, flags=re.MULTILINE)
+    told = {
+        key: default.strip("`") for keys, default in rows for key in re.findall(r"`(\w+)`", keys)
+    }
+    words = {"null": {"off", "none"}}
+    for key, part in job_schema()["$defs"]["GenerationSpec"]["properties"].items():
+        default = json.dumps(part["default"])
+        assert told[key] in words.get(default, {default}), key

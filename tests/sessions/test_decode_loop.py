@@ -108,6 +108,11 @@ def test_prompt_and_generation_together_fill_the_context(
         ({"max_new_tokens": 9}, FinishReason.CONTEXT_FULL),
         ({"script": [*b"abc", EOS_TOKEN_ID], "stop": ["d"]}, FinishReason.EOS),
         ({"stop": ["d"], "max_new_tokens": 9}, FinishReason.STOP),
+        ({"stop_token_ids": [*b"d"], "max_new_tokens": 9}, FinishReason.STOP),
+        (
+            {"script": [*b"abc", EOS_TOKEN_ID], "stop_token_ids": [EOS_TOKEN_ID]},
+            FinishReason.STOP,
+        ),
     ],
 )
 def test_when_several_ends_meet_in_one_token_their_order_is_fixed(
@@ -311,6 +316,80 @@ def test_a_text_cut_inside_a_character_ends_before_it(
     found = say(cut, tokenizer=tokenizer)
     assert (found.text, found.finish_reason) == (before, FinishReason.LENGTH)
     assert found.num_generated_tokens == len(cut)
+
+
+def test_a_stop_token_ends_the_text_and_is_not_in_it(say: Callable[..., Generation]) -> None:
+    """It counts as a generated token, as eos does; its own text may be anything."""
+    found = say(bytes_of("ab.c"), stop_token_ids=[ord("."), ord("c")], stop=["b."])
+    assert (found.text, found.finish_reason) == ("ab", FinishReason.STOP)
+    assert (found.token_ids, found.num_generated_tokens) == ((*b"ab.",), 3)
+    found = say(bytes_of(".c"), stop_token_ids=[ord(".")])
+    assert (found.text, found.num_generated_tokens) == ("", 1)
+    found = say(bytes_of("xabc"), stop_token_ids=[ord("c")], stop=["ab"])
+    assert (found.text, found.num_generated_tokens) == ("x", 3)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 2, 3])
+def test_a_stop_token_inside_a_character_leaves_no_half_of_it(
+    say: Callable[..., Generation], tokenizer: PromptTokenizer, num_bytes: int
+) -> None:
+    """The model did not choose to end there."""
+    ids = tokenizer.encode(Prompt("ab: 日本 \U0001f9a5", None), date=None)
+    at = len(ids) - num_bytes
+    while not tokenizer.decode(ids[:at]).endswith("\ufffd"):
+        at += 1
+    found = say([*ids[:at], 7], tokenizer=tokenizer, stop_token_ids=[7])
+    assert (found.text, found.finish_reason) == ("ab: 日本 ", FinishReason.STOP)
+
+
+def num_common_chars(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_stop_string_counts_only_behind_the_text_of_min_new_tokens(
+    tokenizer: PromptTokenizer, data: st.DataObject
+) -> None:
+    """Whole characters of any length, any cuts into tokens, any stop strings."""
+    alphabet = st.sampled_from("ab. the\n日本你é\U0001f600")
+    written = data.draw(st.text(alphabet, min_size=1, max_size=60))
+    stop = data.draw(st.lists(st.text(alphabet, min_size=1, max_size=4), min_size=1, max_size=3))
+    ids = tokenizer.encode(Prompt(written, None), date=None)
+    least = data.draw(st.integers(0, len(ids)))
+    whole = tokenizer.decode(ids)
+    # The last character may be there in part, and a decoder may give up on a whole run of them.
+    firsts = [tokenizer.decode(ids[: max(0, least - num_partial)]) for num_partial in range(4)]
+    free = max(num_common_chars(first, whole) for first in firsts)
+    finder = StopFinder(stop, tokenizer.decode, min_new_tokens=least)
+    for count in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:count])
+        ends = {
+            start + len(one): start
+            for one in stop
+            for start in range(len(text))
+            if text.startswith(one, start)
+        }
+        starts = [start for end, start in ends.items() if end > free and count > least]
+        assert finder.ends(ids[:count]) == bool(starts)
+        if starts:
+            assert finder.cut(text, ids[:count]) is not None
+            break
+
+
+def test_a_stop_string_that_ends_within_min_new_tokens_stays_in_the_text() -> None:
+    """One that only begins there counts."""
+    decode = ByteTokenizer().decode
+    for least, text in ((0, "a"), (1, "a"), (2, "a"), (3, "a.-b"), (4, "a.-b"), (7, None)):
+        finder = StopFinder([".-"], decode, min_new_tokens=least)
+        ids = bytes_of("a.-b.-c")
+        end = next((count for count in range(1, 8) if finder.ends(ids[:count])), None)
+        cut = finder.cut(decode(ids[:end]), ids[:end])
+        assert cut == text
+        assert end == {"a": 3, "a.-b": 6, None: None}[text]
 
 
 def test_broken_bytes_that_the_model_chose_to_end_on_stay(say: Callable[..., Generation]) -> None:

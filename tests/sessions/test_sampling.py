@@ -18,8 +18,10 @@ from rdu_batch.sessions.tokenizer import ByteTokenizer
 LOGITS = [2.0, 1.0, 0.5, 0.0, -1.0, -3.0, 1.5, -20.0]
 
 
-def expected_shares(temperature: float, top_k: int | None, top_p: float | None) -> dict[int, float]:
-    """The definition in plain Python: temperature, then top-k, then top-p, then normalize."""
+def expected_shares(
+    temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> dict[int, float]:
+    """The definition in plain Python: temperature, top-k, top-p, min-p, then normalize."""
     weights = {index: math.exp(value / temperature) for index, value in enumerate(LOGITS)}
     ranked = sorted(weights, key=lambda index: -weights[index])[: top_k or len(LOGITS)]
     if top_p is not None:
@@ -30,31 +32,37 @@ def expected_shares(temperature: float, top_k: int | None, top_p: float | None) 
             kept.append(index)
             mass += weights[index] / total
         ranked = kept
+    if min_p is not None:
+        ranked = [index for index in ranked if weights[index] >= min_p * weights[ranked[0]]]
     total = sum(weights[index] for index in ranked)
     return {index: weights[index] / total for index in ranked}
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
+    ("temperature", "top_k", "top_p", "min_p"),
     [
-        (1.0, None, None),
-        (0.5, None, None),
-        (2.0, 3, None),
-        (1.0, None, 0.8),
-        (0.7, 4, 0.9),
-        (1.0, 1, None),
-        (1.0, 999, 1.0),
+        (1.0, None, None, None),
+        (0.5, None, None, None),
+        (2.0, 3, None, None),
+        (1.0, None, 0.8, None),
+        (0.7, 4, 0.9, None),
+        (1.0, 1, None, None),
+        (1.0, 999, 1.0, None),
+        (1.0, None, None, 0.2),
+        (2.0, None, None, 0.5),
+        (0.7, 6, 0.95, 0.3),
+        (1.0, None, None, 1.0),
     ],
 )
 def test_draws_have_the_shares_that_the_settings_ask_for(
-    temperature: float, top_k: int | None, top_p: float | None
+    temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
 ) -> None:
     """Against the definition, over many draws of one seed."""
-    generation = GenerationSpec(temperature=temperature, top_k=top_k, top_p=top_p)
+    generation = GenerationSpec(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     sampler = Sampler(generation, row_seed=123)
     num_draws = 3000
     drawn = Counter(sampler.draw(torch.tensor([LOGITS])) for _ in range(num_draws))
-    expected = expected_shares(temperature, top_k, top_p)
+    expected = expected_shares(temperature, top_k, top_p, min_p)
     assert drawn.keys() <= expected.keys()
     for index, share in expected.items():
         deviation = math.sqrt(share * (1 - share) / num_draws)

@@ -56,9 +56,41 @@ def test_a_text_is_tokenized_as_transformers_does(
     oracle = AutoTokenizer.from_pretrained(artifact.folder)
     tokenizer = open_tokenizer("inductor", artifact)
     found = tokenizer.encode(text(content), date=None)
-    assert found == oracle(content)["input_ids"]
+    assert found == (oracle(content)["input_ids"] or [oracle.bos_token_id])
     if style == "byte_level":
         assert found[0] == oracle.bos_token_id
+
+
+@pytest.mark.parametrize("style", ["byte_level", "byte_fallback"])
+def test_an_empty_text_is_one_bos(tokenizer_artifact: MakeArtifact, style: str) -> None:
+    """Whether the tokenizer adds one by itself (the first does) or not."""
+    artifact = tokenizer_artifact(style)
+    oracle = AutoTokenizer.from_pretrained(artifact.folder)
+    assert len(oracle("")["input_ids"]) == (1 if style == "byte_level" else 0)
+    tokenizer = open_tokenizer("inductor", artifact)
+    assert tokenizer.encode(text(""), date=None) == [oracle.bos_token_id]
+    assert tokenizer.encode(text("a"), date=None) == oracle("a")["input_ids"]
+
+
+def test_a_chat_that_renders_to_nothing_is_one_bos_too(tokenizer_artifact: MakeArtifact) -> None:
+    """The template writes the special tokens, but it wrote none."""
+    artifact = tokenizer_artifact(chat_template="{{ messages[0].content }}")
+    oracle = AutoTokenizer.from_pretrained(artifact.folder)
+    tokenizer = open_tokenizer("inductor", artifact, chat=True)
+    assert tokenizer.encode(messages(""), date=None) == [oracle.bos_token_id]
+
+
+def test_an_empty_text_has_no_tokens_where_the_tokenizer_has_no_bos(
+    tokenizer_artifact: MakeArtifact, artifact_of: Callable[..., LocalArtifact]
+) -> None:
+    """The decode loop makes a dead letter of it."""
+    folder = tokenizer_artifact("byte_fallback").folder
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": None}))
+    assert AutoTokenizer.from_pretrained(folder).bos_token_id is None
+    tokenizer = open_tokenizer("inductor", artifact_of(folder))
+    assert tokenizer.encode(text(""), date=None) == []
+    assert tokenizer.encode(text("a"), date=None)
 
 
 def test_messages_are_tokenized_as_transformers_does_with_one_bos(
