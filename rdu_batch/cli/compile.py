@@ -44,11 +44,10 @@ def _option(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
     help="eager makes an artifact without compiled graphs.",
 )  # fmt: skip
 @_option("prefill_chunk", type=int, help="Tokens of one prefill call.")
-@_option(
-    "instruction_set",
-    type=click.Choice(["avx512", "avx2"]),
-    help="What the graphs need of a processor; default: the best of this one.",
-)
+@click.option(
+    "--isa", type=click.Choice(["native", "avx2", "avx512"]), default="native", show_default=True,
+    help="Instruction set the graphs may use; native: the best of this machine.",
+)  # fmt: skip
 @_option("output_folder", help="The tutorial's way to say --out, with --pef_name.")
 @_option("pef_name", help="Name of the artifact's folder in --output_folder.")
 @_option("batch_size", type=int, default=1, help="Only 1: a session holds one row at a time.")
@@ -82,7 +81,8 @@ def _out_url(options: dict[str, Any]) -> str:
 def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[str, Any]:
     """Compile, and give back what the JSON line says."""
     from rdu_batch.sessions.checkpoint import ModelSource
-    from rdu_batch.sessions.compile import DEFAULT_PREFILL_CHUNK, compile_or_reuse
+    from rdu_batch.sessions.compile import compile_artifact
+    from rdu_batch.sessions.compile_settings import DEFAULT_PREFILL_CHUNK, CompileSettings
 
     started_s = time.monotonic()
 
@@ -97,16 +97,14 @@ def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[s
         cache_dir=options["cache_dir"],
     )
     chunk = options["prefill_chunk"]
-    compiled = compile_or_reuse(
-        source,
-        out_url,
+    settings = CompileSettings(
         dtype=options["dtype"],
         max_seq_length=options["max_seq_length"],
         kind=options["kind"],
         prefill_chunk=DEFAULT_PREFILL_CHUNK if chunk is None else chunk,
-        instruction_set=options["instruction_set"],
-        on_progress=say,
+        instruction_set=None if options["isa"] == "native" else options["isa"],
     )
+    compiled = compile_artifact(source, out_url, settings, say)
     artifact = compiled.artifact
     return {
         "artifact": out_url,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ARTIFACT_FILE = "artifact.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DTYPES = ("bf16", "fp32")
 
 
@@ -81,6 +81,8 @@ class Artifact:
     files: Mapping[str, ArtifactFile]
     #: How each changed tensor of weights.safetensors lies: name -> "transposed" or "alias:NAME".
     layouts: Mapping[str, str] = field(default_factory=dict)
+    #: Names of patches that the graphs were compiled without; a benchmark's doing.
+    without: tuple[str, ...] = ()
     digest: str = ""
     url: str = ""
 
@@ -110,6 +112,7 @@ class Artifact:
                 "vocab_size": self.vocab_size,
                 "threads": self.threads,
             },
+            "without": list(self.without),
             "layouts": dict(sorted(self.layouts.items())),
             "files": {
                 name: {"size_bytes": entry.size_bytes, "sha256": entry.sha256}
@@ -191,6 +194,7 @@ def _artifact_of(document: Mapping[str, Any], *, digest: str, url: str) -> Artif
         head_size=int(geometry["head_size"]),
         vocab_size=int(geometry["vocab_size"]),
         threads=None if threads is None else int(threads),
+        without=tuple(document["without"]),
         model_family=str(document["model"]["family"]),
         model_digest=str(document["model"]["digest"]),
         settings_digest=str(document["settings_digest"]),

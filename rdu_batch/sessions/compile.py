@@ -20,12 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rdu_batch.errors import ArtifactError, UsageError
-from rdu_batch.sessions.artifact import (
-    DTYPES,
-    Artifact,
-    LocalArtifact,
-    Target,
-)
+from rdu_batch.sessions.artifact import Artifact, LocalArtifact, Target
 from rdu_batch.sessions.artifact_store import (
     artifact_at,
     check_same_settings,
@@ -35,13 +30,18 @@ from rdu_batch.sessions.artifact_store import (
 )
 from rdu_batch.sessions.checkpoint import find_checkpoint
 from rdu_batch.sessions.inductor.build import compare_with_plain, compile_graphs
+from rdu_batch.sessions.inductor.families import cannot_compile
 from rdu_batch.sessions.inductor.geometry import (
+    KERNELS_FILE,
     TORCH_DTYPES,
     WEIGHTS_FILE,
+    CacheShape,
     GraphSettings,
     cache_length_for,
     cache_shape_of,
 )
+from rdu_batch.sessions.inductor.kernels.build import build_kernels
+from rdu_batch.sessions.inductor.rotary import rotary_limit
 from rdu_batch.sessions.inductor.target import choose_instruction_set
 from rdu_batch.sessions.plain_model import load_model, read_config, save_tokenizer
 
@@ -49,11 +49,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rdu_batch.sessions.checkpoint import Checkpoint, ModelSource
+    from rdu_batch.sessions.compile_settings import CompileSettings
 
-KINDS = ("inductor", "eager")
-DEFAULT_PREFILL_CHUNK = 64
 #: Counts as part of what an artifact was compiled from: raise it when graphs or files change.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -67,61 +66,29 @@ class Compiled:
 def compile_artifact(
     source: ModelSource,
     out_url: str,
-    *,
-    dtype: str,
-    max_seq_length: int,
-    kind: str = "inductor",
-    prefill_chunk: int = DEFAULT_PREFILL_CHUNK,
-    instruction_set: str | None = None,
+    settings: CompileSettings,
     on_progress: Callable[[str], None] = lambda _line: None,
-) -> Artifact:
+) -> Compiled:
     """Compile a model to ``out_url``; the artifact that lies there if it is the same.
 
     Args:
         source: where weights, config and tokenizer come from.
         out_url: folder of the artifact, any fsspec URL.
-        dtype: ``bf16`` or ``fp32``.
-        max_seq_length: prompt and generated tokens together; at most the model's positions.
-        kind: ``inductor``, or ``eager`` for an artifact without graphs.
-        prefill_chunk: tokens of one prefill call.
-        instruction_set: ``avx512`` or ``avx2``; the best of this machine if None.
+        settings: how to compile.
         on_progress: called with one line per finished stage.
 
     Raises:
         UsageError: settings that the model cannot have. Ends the command (exit 2).
         InputError: the checkpoint is missing, or does not fit its config (exit 4).
-        ArtifactError: ``out_url`` holds another artifact, or the compiled graphs do not compute
-            what transformers computes (exit 8).
+        ArtifactError: ``out_url`` holds another artifact, or the model cannot be compiled, or its
+            graphs do not compute what transformers computes (exit 8).
     """
-    return compile_or_reuse(
-        source,
-        out_url,
-        dtype=dtype,
-        max_seq_length=max_seq_length,
-        kind=kind,
-        prefill_chunk=prefill_chunk,
-        instruction_set=instruction_set,
-        on_progress=on_progress,
-    ).artifact
-
-
-def compile_or_reuse(
-    source: ModelSource,
-    out_url: str,
-    *,
-    dtype: str,
-    max_seq_length: int,
-    kind: str = "inductor",
-    prefill_chunk: int = DEFAULT_PREFILL_CHUNK,
-    instruction_set: str | None = None,
-    on_progress: Callable[[str], None] = lambda _line: None,
-) -> Compiled:
-    """``compile_artifact`` that also says whether there was anything to do."""
-    _check_settings(kind, dtype, max_seq_length, prefill_chunk)
     checkpoint = find_checkpoint(source)
     config = read_config(checkpoint.config_path)
-    _check_positions(config, max_seq_length)
-    plan = _plan(checkpoint, config, kind, dtype, max_seq_length, prefill_chunk, instruction_set)
+    _check_positions(config, settings.max_seq_length)
+    if settings.kind == "inductor":
+        _check_rotary(config, settings.max_seq_length)
+    plan = _plan(checkpoint, config, settings)
     found = artifact_at(out_url)
     if found is not None:
         check_same_settings(found, plan)
@@ -130,23 +97,14 @@ def compile_or_reuse(
             on_progress(f"already compiled: {out_url}")
             return Compiled(found, already_compiled=True)
         on_progress(f"damaged, so compiled again: {damage}")
-    on_progress(f"begin: {plan.model_family} to {kind}, {dtype}, {max_seq_length} positions")
+    on_progress(
+        f"begin: {plan.model_family} to {plan.kind}, {plan.dtype}, {plan.max_seq_length} positions"
+    )
     with _temporary_folder() as folder:
         local = _fill(folder, checkpoint, config, plan, on_progress)
         artifact = publish_artifact(local.artifact, folder, out_url)
         on_progress(f"write: {sum(e.size_bytes for e in artifact.files.values()):,} bytes")
     return Compiled(artifact, already_compiled=False)
-
-
-def _check_settings(kind: str, dtype: str, max_seq_length: int, prefill_chunk: int) -> None:
-    if kind not in KINDS:
-        raise UsageError(f"kind {kind!r}: compile makes {' or '.join(KINDS)}")
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: wanted {' or '.join(DTYPES)}")
-    if max_seq_length < 2:
-        raise UsageError(f"max_seq_length is {max_seq_length}, wanted 2 or more")
-    if prefill_chunk < 2:
-        raise UsageError(f"prefill_chunk is {prefill_chunk}, wanted 2 or more")
 
 
 def _check_positions(config: Any, max_seq_length: int) -> None:
@@ -159,33 +117,35 @@ def _check_positions(config: Any, max_seq_length: int) -> None:
         )
 
 
-def _plan(
-    checkpoint: Checkpoint,
-    config: Any,
-    kind: str,
-    dtype: str,
-    max_seq_length: int,
-    prefill_chunk: int,
-    instruction_set: str | None,
-) -> Artifact:
+def _check_rotary(config: Any, max_seq_length: int) -> None:
+    limit = rotary_limit(config)
+    if limit is not None and max_seq_length > limit:
+        raise UsageError(
+            f"max_seq_length is {max_seq_length}, but the rotary frequencies of this "
+            f"{config.model_type} model change behind position {limit}, which a compiled graph "
+            f"cannot follow; use --max_seq_length {limit} or less, or --kind eager"
+        )
+
+
+def _plan(checkpoint: Checkpoint, config: Any, settings: CompileSettings) -> Artifact:
     """The artifact as it will be, without files: everything known before the model is loaded."""
     import transformers
 
-    compiled = kind == "inductor"
-    chosen = choose_instruction_set(instruction_set) if compiled else None
-    chunk = min(prefill_chunk, max_seq_length) if compiled else 1
-    cache = cache_shape_of(config)
+    compiled = settings.kind == "inductor"
+    chosen = choose_instruction_set(settings.instruction_set) if compiled else None
+    cache = _cache_shape(config, settings.kind)
     plan = Artifact(
-        kind=kind,
-        dtype=dtype,
-        max_seq_length=max_seq_length,
-        prefill_chunk=chunk,
-        cache_length=cache_length_for(max_seq_length, chunk),
+        kind=settings.kind,
+        dtype=settings.dtype,
+        max_seq_length=settings.max_seq_length,
+        prefill_chunk=settings.chunk,
+        cache_length=cache_length_for(settings.max_seq_length, settings.chunk),
         num_layers=cache.num_layers,
         num_kv_heads=cache.num_kv_heads,
         head_size=cache.head_size,
         vocab_size=int(config.get_text_config().vocab_size),
         threads=None,
+        without=tuple(sorted(settings.without)) if compiled else (),
         model_family=str(config.model_type),
         model_digest=checkpoint.model_digest(),
         settings_digest="",
@@ -201,6 +161,16 @@ def _plan(
     )
     decides = plan.to_bytes() + json.dumps([RECIPE_VERSION, checkpoint.tokenizer_digest()]).encode()
     return replace(plan, settings_digest="sha256:" + hashlib.sha256(decides).hexdigest())
+
+
+def _cache_shape(config: Any, kind: str) -> CacheShape:
+    """What the graphs' cache will be; an eager session grows its own, whatever the model keeps."""
+    try:
+        return cache_shape_of(config)
+    except ArtifactError as error:
+        if kind == "inductor":
+            raise cannot_compile(config.model_type, str(error)) from error
+        return CacheShape(num_layers=0, num_kv_heads=0, head_size=0)
 
 
 @contextmanager
@@ -237,7 +207,9 @@ def _fill(
             cache_length=plan.cache_length,
             instruction_set=plan.target.instruction_set,
             layouts=layouts,
+            without=plan.without,
         )
+        build_kernels(folder / KERNELS_FILE, choose_instruction_set(settings.instruction_set))
         compile_graphs(folder, settings, on_progress)
     artifact = replace(plan, files=folder_entries(folder), layouts=layouts, url=str(folder))
     local = LocalArtifact(folder, artifact)

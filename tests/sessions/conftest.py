@@ -216,15 +216,13 @@ def tiny_artifact(
             from rdu_batch.sessions.artifact_store import fetch_artifact
             from rdu_batch.sessions.checkpoint import ModelSource
             from rdu_batch.sessions.compile import compile_artifact
+            from rdu_batch.sessions.compile_settings import CompileSettings
 
             url = str(tmp_path_factory.mktemp(f"{kind}_{family}") / "artifact")
             compile_artifact(
                 ModelSource(model_name_or_path=str(tiny_checkpoint(family))),
                 url,
-                kind=kind,
-                dtype="fp32",
-                max_seq_length=48,
-                prefill_chunk=16,
+                CompileSettings(kind=kind, dtype="fp32", max_seq_length=48, prefill_chunk=16),
             )
             made[kind, family] = fetch_artifact(url)
         return made[kind, family]

@@ -20,7 +20,8 @@ import torch
 
 import rdu_batch
 from rdu_batch.errors import ArtifactError, SessionBroken
-from rdu_batch.sessions.inductor.geometry import GRAPHS
+from rdu_batch.sessions.inductor.families import cannot_compile
+from rdu_batch.sessions.inductor.geometry import GRAPHS, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -41,7 +42,8 @@ def compile_graphs(
     """Export and compile both graphs at once, each in a process of its own.
 
     Raises:
-        ArtifactError: one failed; with the end of what it said.
+        ArtifactError: the model cannot be compiled, and why; or one process failed, with the end
+            of what it said.
     """
     package_root = str(Path(rdu_batch.__file__).resolve().parent.parent)
     search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
@@ -63,6 +65,9 @@ def compile_graphs(
     finally:
         _kill(running.values())
     if failed is not None:
+        _, refused, why = errors[failed].rpartition(REFUSED)
+        if refused and running[failed].returncode == ArtifactError.exit_code:
+            raise ArtifactError(why.strip())
         raise _compile_error(failed, running[failed].returncode, errors[failed])
 
 
@@ -144,10 +149,8 @@ def compare_with_plain(local: LocalArtifact) -> str:
         exact = _logits(EagerSession.open_fp32(local, threads=threads), ids, prompt_length)
         compiled = _logits(InductorSession.open(local, threads=threads), ids, prompt_length)
     except SessionBroken as error:
-        raise ArtifactError(
-            f"the {artifact.model_family} model cannot be compared with plain transformers: "
-            f"{error}; nothing was written"
-        ) from error
+        reason = f"it cannot be compared with plain transformers: {error}"
+        raise cannot_compile(artifact.model_family, reason) from error
     finally:
         torch.set_num_threads(threads)
 
@@ -157,10 +160,9 @@ def compare_with_plain(local: LocalArtifact) -> str:
     allowed = _SUM_ORDER_DISTANCE + _PLAIN_DISTANCES * distance(plain)
     found = f"{distance(compiled):.1e} from fp32 (plain {artifact.dtype}: {distance(plain):.1e})"
     if not distance(compiled) <= allowed:
-        raise ArtifactError(
-            f"the compiled {artifact.model_family} model is {found}, allowed are {allowed:.1e} "
-            "standard deviations of the logits; nothing was written; this model needs a patch of "
-            "its own, use --kind eager for it"
+        raise cannot_compile(
+            artifact.model_family,
+            f"compiled, it is {found}, allowed are {allowed:.1e} standard deviations of the logits",
         )
     return f"check: {found}"
 

@@ -21,9 +21,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from rdu_batch.errors import ArtifactError
 from rdu_batch.sessions.inductor.cache import in_place_cache
+from rdu_batch.sessions.inductor.families import cannot_compile, reason_of
 from rdu_batch.sessions.inductor.geometry import (
     GRAPHS,
+    KERNELS_FILE,
+    REFUSED,
     TORCH_DTYPES,
     WEIGHT_PREFIX,
     WEIGHTS_FILE,
@@ -32,8 +36,12 @@ from rdu_batch.sessions.inductor.geometry import (
     constants_file,
     graph_file,
 )
-from rdu_batch.sessions.inductor.package import open_package
-from rdu_batch.sessions.inductor.patches import patch_model
+from rdu_batch.sessions.inductor.kernels.build import kernels_suffix
+from rdu_batch.sessions.inductor.kernels.ops import RowOperators, row_operators, shims_of
+from rdu_batch.sessions.inductor.kernels.siblings import join_siblings
+from rdu_batch.sessions.inductor.package import load_kernels, open_package
+from rdu_batch.sessions.inductor.patches import Form, patch_model
+from rdu_batch.sessions.inductor.rotary import freeze_rotary
 from rdu_batch.sessions.inductor.target import choose_instruction_set, pinned_inductor
 from rdu_batch.sessions.inductor.weights import map_tensors, original_tensors, write_tensors
 from rdu_batch.sessions.plain_model import build_model, read_config
@@ -43,6 +51,23 @@ if TYPE_CHECKING:
 
     from torch import Tensor
     from torch.export import ExportedProgram
+
+
+#: What is left to Inductor in decode are rows of some hundred numbers: threads would only wait for
+#: each other, and so would buffers from the heap (measured: tests/benchmarks/LOG.md).
+_DECODE_CONFIGS = {
+    "cpp.threads": 1,
+    "aot_inductor.allow_stack_allocation": True,
+    "aot_inductor.compile_wrapper_opt_level": "O1",
+}
+_PREFILL_CONFIGS = {
+    # Threads are chosen when a session opens, not by this machine.
+    "cpp.dynamic_threads": True,
+    # The wrapper only calls kernels: optimizing it costs seconds and gains nothing here.
+    "aot_inductor.compile_wrapper_opt_level": "O0",
+}
+#: Operators that exist wherever a session runs: torch's own in C++, and this project's.
+_OPERATOR_NAMESPACES = ("aten", "prims", "higher_order", "rdu_batch")
 
 
 class Graph(nn.Module):
@@ -62,7 +87,14 @@ class Graph(nn.Module):
         keys: list[Tensor],
         values: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The greedy token [1] (lowest id of a tie) and fp32 logits [1, V] at ``scored_1``."""
+        """The greedy token [1] (lowest id of a tie) and fp32 logits [1, V] at ``scored_1``.
+
+        Of the mask only N, its size, is read: each layer's own mask, causal or with a window, is
+        made inside from the positions, by the rule of the model's code (``attention.py``).
+
+        Raises:
+            ArtifactError: the model remembers tokens elsewhere than in ``keys`` and ``values``.
+        """
         cache = in_place_cache(keys, values, positions_C, mask_11CN.shape[-1])
         embedded = self.model.get_input_embeddings()(input_ids_1C).float()
         # Padding at the end of the last chunk may lie behind the model's last position.
@@ -70,48 +102,88 @@ class Graph(nn.Module):
         output = self.model(
             inputs_embeds=embedded,
             position_ids=position_ids,
-            attention_mask=mask_11CN,
+            attention_mask=None,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=scored_1,
         )
+        cache.check_used()
         logits_1V = output.logits[:, -1].float()
         return logits_1V.argmax(-1), logits_1V
 
 
 def export_graph(model: Any, graph: str, settings: GraphSettings) -> ExportedProgram:
-    """Trace one graph of a plain transformers model; patches the model in place."""
-    num_tokens = 1 if graph == "decode" else settings.prefill_chunk
+    """Trace one graph of a plain transformers model; patches the model in place.
+
+    Raises:
+        ArtifactError: the model does what no graph can; why is all that it says.
+    """
     cache = cache_shape_of(model.config)
-    patched = patch_model(model, "row" if graph == "decode" else "chunk")
+    freeze_rotary(model, settings.max_seq_length)
+    operators = _operators(settings)
+    form: Form = "row" if graph == "decode" else "chunk"
+    patched = patch_model(model, form, operators, settings.without)
     dtype = TORCH_DTYPES[settings.dtype]
     keys = cache.zeros(settings.cache_length, dtype)
     values = cache.zeros(settings.cache_length, dtype)
     # Every row attends to two positions at least in decode, and never to the last of the cache:
     # export adds guards where a dimension may be 1 or may equal another one.
-    num_positions = torch.export.Dim(
-        "num_positions", min=max(2, num_tokens), max=settings.cache_length - 1
-    )
-    example_positions = min(num_tokens + 3, settings.cache_length - 1)
+    num_positions = torch.export.Dim("num_positions", min=2, max=settings.cache_length - 1)
+    num_tokens: Any = None
+    example_tokens = 1
+    if graph == "prefill":
+        example_tokens = min(6, settings.prefill_chunk)
+        if settings.prefill_chunk > 2:
+            num_tokens = torch.export.Dim("num_tokens", min=2, max=settings.prefill_chunk)
     inputs = (
-        torch.zeros(1, num_tokens, dtype=torch.long),
-        torch.arange(num_tokens),
-        torch.zeros(1, 1, num_tokens, example_positions),
-        torch.tensor([num_tokens - 1]),
+        torch.zeros(1, example_tokens, dtype=torch.long),
+        torch.arange(example_tokens),
+        torch.zeros(1, 1, example_tokens, min(example_tokens + 3, settings.cache_length - 1)),
+        torch.tensor([example_tokens - 1]),
         keys,
         values,
     )
     whole = [None] * cache.num_layers
     with torch.no_grad():
-        return torch.export.export(
+        program = torch.export.export(
             Graph(patched, settings.max_seq_length - 1),
             inputs,
-            dynamic_shapes=(None, None, {3: num_positions}, None, whole, whole),
+            dynamic_shapes=(
+                {1: num_tokens},
+                {0: num_tokens},
+                {2: num_tokens, 3: num_positions},
+                None,
+                whole,
+                whole,
+            ),
             strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
         )
+    _check_operators(program)
+    if "joined_rows" not in settings.without:
+        join_siblings(program, operators.products)
+    return program
 
 
-def compile_graph(program: ExportedProgram, package: Path, settings: GraphSettings) -> None:
+def _operators(settings: GraphSettings) -> RowOperators:
+    return row_operators(kernels_suffix(choose_instruction_set(settings.instruction_set)))
+
+
+def _check_operators(program: ExportedProgram) -> None:
+    """Refuse a graph that a session could not run: one that calls back into Python code.
+
+    Raises:
+        ArtifactError: names the operator.
+    """
+    for node in program.graph.nodes:
+        name = str(getattr(node.target, "namespace", "aten"))
+        if node.op == "call_function" and name not in _OPERATOR_NAMESPACES:
+            raise ArtifactError(f"it calls {node.target}, which only exists inside {name}")
+
+
+def compile_graph(
+    program: ExportedProgram, package: Path, graph: str, settings: GraphSettings
+) -> None:
     """Compile an exported graph to a package without weights."""
     instruction_set = choose_instruction_set(settings.instruction_set)
     with pinned_inductor(instruction_set) as target_settings:
@@ -121,13 +193,11 @@ def compile_graph(program: ExportedProgram, package: Path, settings: GraphSettin
             inductor_configs={
                 **target_settings,
                 "aot_inductor.package_constants_in_so": False,
-                # The wrapper only calls kernels: optimizing it costs seconds and gains nothing.
-                "aot_inductor.compile_wrapper_opt_level": "O0",
-                # Threads are chosen when a session opens, not by this machine.
-                "cpp.dynamic_threads": True,
+                "aot_inductor.custom_ops_to_c_shims": shims_of(_operators(settings)),
                 # Make norms buffers of their own, not part of every row of the next product.
                 "realize_opcount_threshold": 3,
                 "realize_reads_threshold": 2,
+                **(_DECODE_CONFIGS if graph == "decode" else _PREFILL_CONFIGS),
             },
         )
 
@@ -143,7 +213,19 @@ def _save_constants(
 
 
 def main(argv: list[str]) -> None:
-    """Compile the one graph that the command line names."""
+    """Compile the one graph that the command line names.
+
+    A model that cannot be compiled ends it with the exit code of ``ArtifactError``, and with why,
+    behind ``REFUSED``, as the last of what it writes to stderr.
+    """
+    try:
+        _compile_one(argv)
+    except ArtifactError as error:
+        print(f"{REFUSED}{error}", file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(ArtifactError.exit_code) from error
+
+
+def _compile_one(argv: list[str]) -> None:
     folder, graph, settings = Path(argv[0]), argv[1], GraphSettings.from_argument(argv[2])
     if graph not in GRAPHS:
         raise ValueError(f"graph {graph!r} is none of {GRAPHS}")
@@ -154,9 +236,13 @@ def main(argv: list[str]) -> None:
 
     weights = original_tensors(map_tensors(folder / WEIGHTS_FILE), settings.layouts)
     model = build_model(read_config(folder), weights, TORCH_DTYPES[settings.dtype])
-    program = export_graph(model, graph, settings)
+    try:
+        program = export_graph(model, graph, settings)
+    except Exception as error:  # tracing foreign code raises all sorts
+        raise cannot_compile(model.config.model_type, reason_of(error)) from error
     say("export")
-    compile_graph(program, folder / graph_file(graph), settings)
+    load_kernels(folder / KERNELS_FILE)
+    compile_graph(program, folder / graph_file(graph), graph, settings)
     _save_constants(program, folder, graph, {*weights, *settings.layouts})
     say("compile")
 

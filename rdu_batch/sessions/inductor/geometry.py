@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from rdu_batch.errors import ArtifactError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 GRAPHS: Final = ("prefill", "decode")
 WEIGHTS_FILE: Final = "weights.safetensors"
+#: The decode kernels that graphs call, as a shared library.
+KERNELS_FILE: Final = "kernels.so"
 #: Name of the model inside a graph: a weight is known to the graph as "model." plus its own name.
 WEIGHT_PREFIX: Final = "model."
+#: What stands before the reason why a process that compiles a graph refused to.
+REFUSED: Final = "refused: "
 TORCH_DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -30,6 +36,8 @@ class GraphSettings:
     instruction_set: str
     #: ``Artifact.layouts``: how changed tensors of the weights file lie.
     layouts: Mapping[str, str]
+    #: ``Artifact.without``: names of patches left out, to measure what they buy.
+    without: tuple[str, ...] = ()
 
     def to_argument(self) -> str:
         """One command-line argument that ``from_argument`` reads back."""
@@ -38,7 +46,8 @@ class GraphSettings:
     @classmethod
     def from_argument(cls, argument: str) -> GraphSettings:
         """Read what ``to_argument`` wrote."""
-        return cls(**json.loads(argument))
+        leaves = json.loads(argument)
+        return cls(**{**leaves, "without": tuple(leaves["without"])})
 
 
 @dataclass(frozen=True)
@@ -56,14 +65,24 @@ class CacheShape:
 
 
 def cache_shape_of(config: Any) -> CacheShape:
-    """The cache shape a transformers config asks for."""
+    """The cache shape a transformers config asks for.
+
+    Raises:
+        ArtifactError: the config does not say one shape for all layers; says no more than that.
+    """
     config = config.get_text_config()
-    num_heads = int(config.num_attention_heads)
-    return CacheShape(
-        num_layers=int(config.num_hidden_layers),
-        num_kv_heads=int(getattr(config, "num_key_value_heads", None) or num_heads),
-        head_size=int(getattr(config, "head_dim", None) or config.hidden_size // num_heads),
-    )
+    try:
+        num_heads = int(config.num_attention_heads)
+        return CacheShape(
+            num_layers=int(config.num_hidden_layers),
+            num_kv_heads=int(getattr(config, "num_key_value_heads", None) or num_heads),
+            head_size=int(getattr(config, "head_dim", None) or config.hidden_size // num_heads),
+        )
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            "its config does not say one number and size of key/value heads for all layers: "
+            + str(error).partition(". ")[0]
+        ) from error
 
 
 def cache_length_for(max_seq_length: int, prefill_chunk: int) -> int:

@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def load_kernels(path: Path) -> Any:
+    """Load the decode kernels for all graphs that are opened after it; loading again is nothing.
+
+    Raises:
+        ArtifactError: the file is no shared library for this machine.
+    """
+    import ctypes
+
+    try:
+        # Global, so that graphs find them; their names hold a digest and cannot meet others.
+        return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: the decode kernels do not load: {error}; compile the model again here"
+        ) from error
+
+
 def open_package(path: Path) -> Any:
     """Load the native code of one graph.
 

@@ -8,26 +8,36 @@ Activations are fp32 in both, whatever type the weights have: a bf16 weight time
 is rounded once per product, where plain bf16 also rounds every layer's output. So logits are nearer
 to an fp32 reference than a plain bf16 run's, and with fp32 weights nothing changes.
 
-Shapes: C tokens of a call, I inputs, O outputs, H query heads, J key/value heads, G = H / J,
-N positions attended to, D head size.
+Attention is a room of its own: ``attention.py``.
+
+Shapes: C tokens of a call, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
-from rdu_batch.errors import ArtifactError
+from rdu_batch.sessions.inductor.attention import use_grouped_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rdu_batch.sessions.inductor.kernels.ops import RowOperators
+
 Form = Literal["row", "chunk"]
-ATTENTION = "rdu_batch_grouped"
+
+#: What can be left out of a decode graph, to measure what it buys: ``rdu-batch bench --without``.
+PATCHES: Final[Mapping[str, str]] = {
+    "row_kernel": "products of one row by a kernel of our own; without it by Inductor's loops",
+    "joined_rows": "products of the same row in one call; without it one call each",
+    "row_attention": "attention of one row by a kernel of our own; without it batched products",
+    "row_product": "without it and row_kernel, rows go through the library's matrix products",
+}
 
 
 class RowProduct(nn.Module):
@@ -49,6 +59,29 @@ class RowProduct(nn.Module):
         if self.bias is not None:
             y_O = y_O + self.bias.float()
         return y_O.view(1, 1, -1)
+
+
+class RowKernel(nn.Module):
+    """Matrix times one row by a kernel of our own; see ``kernels/``.
+
+    Proof: the same sum as ``RowProduct``, in another order. Inductor's loop keeps one sum in
+    flight, and its threads wait for each other some hundred times a token.
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, operators: RowOperators) -> None:
+        super().__init__()
+        self.weight = weight_OI
+        self.bias = bias_O
+        self.operators = operators
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, 1, I] to [1, 1, O]."""
+        if x.dtype != torch.float32:
+            # Attention code of a model's own may hand on what is in the cache's type. Not always:
+            # even a conversion of nothing would hide from ``siblings.py`` that rows are the same.
+            x = x.float()
+        y: Tensor = self.operators.products(x, [self.weight])
+        return y if self.bias is None else y + self.bias.float()
 
 
 class ChunkProduct(nn.Module):
@@ -89,64 +122,29 @@ class Fp32LayerNorm(nn.Module):
         )
 
 
-def grouped_attention(
-    _module: nn.Module,
-    query_1HCD: Tensor,
-    key_1JND: Tensor,
-    value_1JND: Tensor,
-    mask_11CN: Tensor,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **variants: Any,
-) -> tuple[Tensor, None]:
-    """Attention in fp32 that reads each key/value head once for its whole group of query heads.
-
-    Proof: plain attention repeats each key/value head G times and takes softmax(q k^T * s + m) v
-    per query head. Head h uses key/value head h // G, so viewing H as (J, G) and broadcasting gives
-    the same sums over the same numbers.
-
-    Returns [1, C, H, D] as the modelling code expects, and no attention weights.
-
-    Raises:
-        ArtifactError: the model asks for a variant of attention that this does not compute.
-    """
-    for name in ("sliding_window", "softcap", "s_aux", "position_bias"):
-        if variants.get(name) is not None:
-            raise ArtifactError(
-                f"this model's attention uses {name}, which the inductor kind does not compute; "
-                "use session.kind eager for it"
-            )
-    if dropout:
-        raise ArtifactError("a compiled session cannot use attention dropout; this is a bug")
-    _, num_heads, num_tokens, head_size = query_1HCD.shape
-    num_kv_heads = key_1JND.shape[1]
-    groups = num_heads // num_kv_heads
-    scale = head_size**-0.5 if scaling is None else scaling
-    # (G, C) as one dimension: one batched product per key/value head. A batched product, because
-    # Inductor's own loops would compute the softmax again for every output element.
-    query_JRD = query_1HCD.reshape(num_kv_heads, groups * num_tokens, head_size)
-    scores_JRN = torch.bmm(query_JRD, key_1JND[0].float().transpose(1, 2)) * scale
-    scores_JGCN = scores_JRN.view(num_kv_heads, groups, num_tokens, -1) + mask_11CN
-    weights_JRN = torch.softmax(scores_JGCN, -1).view(num_kv_heads, groups * num_tokens, -1)
-    mixed_JRD = torch.bmm(weights_JRN, value_1JND[0].float())
-    mixed_1HCD = mixed_JRD.view(1, num_heads, num_tokens, head_size)
-    return mixed_1HCD.transpose(1, 2).contiguous(), None
-
-
-def patch_model(model: Any, form: Form) -> Any:
+def patch_model(
+    model: Any, form: Form, operators: RowOperators | None = None, without: Container[str] = ()
+) -> Any:
     """Rewrite a transformers model in place for one form of graph; names of weights stay.
 
     Every ``nn.Linear``, ``Conv1D`` and ``nn.LayerNorm`` is replaced. A ``Conv1D`` keeps its weights
     as [in, out]; transposed to [out, in] it is a Linear: x W + b = (W^T) x + b, the same products.
     The output head is always a row: only one position's logits are ever needed. Other modules stay
     as they are; whether they keep to fp32 is checked by ``compile.py`` against plain transformers.
+
+    Args:
+        model: a plain transformers model.
+        form: of the graph.
+        operators: the decode kernels; None does without them.
+        without: names of ``PATCHES`` to leave out.
     """
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, grouped_attention)
-    model.config._attn_implementation = ATTENTION  # noqa: SLF001 - transformers' own switch
+    attention = operators and "row_attention" not in without and form == "row"
+    use_grouped_attention(model, operators if attention else None)
+    row_product = _row_product(operators, without)
     head = model.get_output_embeddings()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            product = RowProduct if form == "row" or child is head else ChunkProduct
+            product = row_product if form == "row" or child is head else ChunkProduct
             if type(child) is nn.Linear:
                 setattr(parent, name, product(child.weight, child.bias))
             elif isinstance(child, Conv1D):
@@ -155,6 +153,14 @@ def patch_model(model: Any, form: Form) -> Any:
             elif type(child) is nn.LayerNorm:
                 setattr(parent, name, Fp32LayerNorm(child))
     return model.eval().requires_grad_(False)
+
+
+def _row_product(
+    operators: RowOperators | None, without: Container[str]
+) -> Callable[[Tensor, Tensor | None], nn.Module]:
+    if operators is not None and "row_kernel" not in without:
+        return lambda weight_OI, bias_O: RowKernel(weight_OI, bias_O, operators)
+    return ChunkProduct if "row_product" in without else RowProduct
 
 
 def transposed_weights(model: nn.Module) -> frozenset[str]:

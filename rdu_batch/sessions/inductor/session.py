@@ -15,6 +15,7 @@ import torch
 from rdu_batch.errors import ArtifactError, SessionBroken
 from rdu_batch.sessions.door import SessionInfo, Step, check_logit
 from rdu_batch.sessions.inductor.geometry import (
+    KERNELS_FILE,
     TORCH_DTYPES,
     WEIGHT_PREFIX,
     WEIGHTS_FILE,
@@ -22,7 +23,7 @@ from rdu_batch.sessions.inductor.geometry import (
     constants_file,
     graph_file,
 )
-from rdu_batch.sessions.inductor.package import bind_tensors, open_package
+from rdu_batch.sessions.inductor.package import bind_tensors, load_kernels, open_package
 from rdu_batch.sessions.inductor.target import check_target
 from rdu_batch.sessions.inductor.weights import bound_tensors, map_tensors
 
@@ -35,6 +36,14 @@ if TYPE_CHECKING:
 
 #: Fills the end of the last chunk. Any id does: what it writes is overwritten before it is read.
 PAD_ID = 0
+#: The last chunk of a prompt has a multiple of this many tokens, or is a whole one: few enough
+#: shapes for the library that prepares each, few enough tokens that are computed for nothing.
+TAIL_STEP = 16
+
+
+def chunk_tokens(num_tokens: int, prefill_chunk: int) -> int:
+    """Tokens that a chunk is computed with, padding included; a function of its size alone."""
+    return min(prefill_chunk, -(-num_tokens // TAIL_STEP) * TAIL_STEP)
 
 
 class InductorSession:
@@ -53,7 +62,8 @@ class InductorSession:
         self._keys_values = keys_values
         cache_length = keys_values[0].shape[2]
         self._positions_L = torch.arange(cache_length)
-        self._open_mask_111L = torch.zeros(1, 1, 1, cache_length)
+        # Graphs take the number of positions from a mask's size, and never read it.
+        self._mask_111L = torch.zeros(1, 1, 1, cache_length)
         self._scored = torch.arange(info.prefill_chunk)
         #: Where the next decode must be; None when there is no row.
         self._next_position: int | None = None
@@ -85,6 +95,7 @@ class InductorSession:
         torch.set_num_threads(threads)
         weights = bound_tensors(map_tensors(local.path(WEIGHTS_FILE)), artifact.layouts)
         named = {WEIGHT_PREFIX + name: tensor for name, tensor in weights.items()}
+        load_kernels(local.path(KERNELS_FILE))
         graphs = []
         for graph in ("prefill", "decode"):
             path = local.path(graph_file(graph))
@@ -142,7 +153,7 @@ class InductorSession:
             [
                 torch.tensor([[token_id]]),
                 self._positions_L[position : position + 1],
-                self._open_mask_111L[..., : position + 1],
+                self._mask_111L[..., : position + 1],
                 self._scored[:1],
             ],
         )
@@ -168,18 +179,15 @@ class InductorSession:
 
     def _run_chunk(self, ids: list[int], start: int) -> list[Tensor]:
         """Prefill up to C tokens at ``start``; scores the last of them."""
-        chunk = self._info.prefill_chunk
-        padded = ids + [PAD_ID] * (chunk - len(ids))
-        end = start + chunk
-        # Token i of the chunk sees positions 0 .. start + i.
-        mask_CN = torch.full((chunk, end), float("-inf")).triu_(start + 1)
+        num_tokens = chunk_tokens(len(ids), self._info.prefill_chunk)
+        end = start + num_tokens
         last = len(ids) - 1
         return self._run(
             self._prefill_graph,
             [
-                torch.tensor([padded]),
+                torch.tensor([ids + [PAD_ID] * (num_tokens - len(ids))]),
                 self._positions_L[start:end],
-                mask_CN[None, None],
+                torch.empty(1, 1, num_tokens, end),
                 self._scored[last : last + 1],
             ],
         )

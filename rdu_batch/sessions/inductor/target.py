@@ -116,8 +116,8 @@ def check_target(target: Target, *, url: str, cpu_flags: frozenset[str] | None =
     if missing:
         raise ArtifactError(
             f"{url}: compiled for instruction set {target.instruction_set}, this node's processor "
-            f"lacks {', '.join(missing)}; compile with a smaller one (--instruction_set avx2), or "
-            "keep workers on nodes that have it"
+            f"lacks {', '.join(missing)}; compile the model for a smaller one "
+            "(rdu-batch compile ... --isa avx2), or keep workers on nodes that have it"
         )
 
 

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 #: Vector loads that straddle a cache line are slow: the first tensor starts on one.
 _ALIGNMENT_BYTES = 64
-_DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+#: Weights, and what else graphs hold: masks and tables of numbers.
+_DTYPE_NAMES = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+}
 _DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
 
 
@@ -38,7 +46,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     def num_bytes(name: str) -> int:
         return tensors[name].numel() * tensors[name].element_size()
 
-    names = sorted(tensors, key=lambda name: (num_bytes(name) % _ALIGNMENT_BYTES != 0, name))
+    def order(name: str) -> tuple[bool, int, str]:
+        # Among the last ones, large numbers come first: each then lies on a multiple of its size.
+        return num_bytes(name) % _ALIGNMENT_BYTES != 0, -tensors[name].element_size(), name
+
+    names = sorted(tensors, key=order)
     entries, offset = {}, 0
     for name in names:
         tensor = tensors[name]

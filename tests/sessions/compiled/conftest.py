@@ -43,10 +43,11 @@ def compiled_from(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Loc
     from rdu_batch.sessions.artifact_store import fetch_artifact
     from rdu_batch.sessions.checkpoint import ModelSource
     from rdu_batch.sessions.compile import compile_artifact
+    from rdu_batch.sessions.compile_settings import CompileSettings
 
     def make(place: Path, **settings: Any) -> LocalArtifact:
         url = str(tmp_path_factory.mktemp("compiled") / "artifact")
-        compile_artifact(ModelSource(str(place)), url, on_progress=print, **settings)
+        compile_artifact(ModelSource(str(place)), url, CompileSettings(**settings), print)
         return fetch_artifact(url)
 
     return make

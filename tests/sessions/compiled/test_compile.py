@@ -12,14 +12,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM
 
 from rdu_batch.cli.compile import compile_command
 from rdu_batch.errors import ArtifactError, UsageError
 from rdu_batch.sessions.artifact import ARTIFACT_FILE
 from rdu_batch.sessions.artifact_store import fetch_artifact
 from rdu_batch.sessions.checkpoint import ModelSource
-from rdu_batch.sessions.compile import compile_artifact, compile_or_reuse
+from rdu_batch.sessions.compile import compile_artifact
+from rdu_batch.sessions.compile_settings import CompileSettings
 from rdu_batch.sessions.eager import EagerSession
 from rdu_batch.storage.store import open_store
 
@@ -36,7 +37,7 @@ def llama(tiny_checkpoint: Callable[[str], Path]) -> ModelSource:
 def compile_eager(source: ModelSource, out: Path, **changes: Any) -> Any:
     """Everything but the graphs."""
     settings = {"dtype": "fp32", "max_seq_length": 32, "kind": "eager"} | changes
-    return compile_or_reuse(source, str(out), **settings)
+    return compile_artifact(source, str(out), CompileSettings(**settings))
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -115,8 +116,8 @@ def test_a_folder_left_by_an_interrupted_compile_is_filled(
 def test_an_artifact_can_be_written_to_any_store(llama: ModelSource, tmp_path: Path) -> None:
     """And comes back with the same digest."""
     url = f"memory://compiled/{tmp_path.name}"
-    artifact = compile_artifact(llama, url, dtype="fp32", max_seq_length=8, kind="eager")
-    assert artifact.url == url
+    settings = CompileSettings(dtype="fp32", max_seq_length=8, kind="eager")
+    assert compile_artifact(llama, url, settings).artifact.url == url
 
 
 @pytest.mark.parametrize(
@@ -146,16 +147,16 @@ def test_a_damaged_artifact_is_compiled_again(
     """What `fetch` says to do must help; elsewhere than here only sizes are looked at."""
     url = str(tmp_path / "out") if store == "local" else f"memory://damaged/{tmp_path.name}"
     settings: dict[str, Any] = {"dtype": "fp32", "max_seq_length": 32, "kind": "eager"}
-    first = compile_or_reuse(llama, url, **settings)
+    first = compile_artifact(llama, url, CompileSettings(**settings))
     name = "weights.safetensors"
     content = open_store(url).read(name)
     damaged = b"\x01" + content[1:] if store == "local" else content[:-1]
     open_store(url).put_whole(name, damaged)
-    again = compile_or_reuse(llama, url, **settings)
+    again = compile_artifact(llama, url, CompileSettings(**settings))
     assert not again.already_compiled
     assert again.artifact == first.artifact
     assert open_store(url).read(name) == content
-    assert compile_or_reuse(llama, url, **settings).already_compiled
+    assert compile_artifact(llama, url, CompileSettings(**settings)).already_compiled
 
 
 def test_a_full_temporary_folder_is_named(
@@ -165,31 +166,6 @@ def test_a_full_temporary_folder_is_named(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(ArtifactError, match=r"nowhere: cannot compile there.*TMPDIR"):
         compile_eager(llama, tmp_path / "out")
-
-
-@pytest.mark.slow
-def test_a_model_the_patches_do_not_understand_leaves_no_artifact(
-    tmp_path: Path, save_tokenizer: Callable[..., None]
-) -> None:
-    """Its attention has a sliding window; the error says so."""
-    config = MistralConfig(
-        vocab_size=448,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        sliding_window=8,
-    )
-    MistralForCausalLM(config).save_pretrained(tmp_path / "model")
-    save_tokenizer(tmp_path / "model")
-    out = tmp_path / "out"
-    with pytest.raises(ArtifactError, match="sliding_window"):
-        compile_artifact(
-            ModelSource(str(tmp_path / "model")), str(out), dtype="fp32", max_seq_length=32
-        )
-    assert not (out / ARTIFACT_FILE).exists()
 
 
 def invoke(*arguments: str) -> Any:

@@ -11,7 +11,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from rdu_batch.errors import ArtifactError
 from rdu_batch.sessions.inductor.cache import in_place_cache
 from rdu_batch.sessions.inductor.export import Graph
 from rdu_batch.sessions.inductor.geometry import cache_shape_of
@@ -19,7 +18,6 @@ from rdu_batch.sessions.inductor.patches import (
     ChunkProduct,
     Fp32LayerNorm,
     RowProduct,
-    grouped_attention,
     patch_model,
     transposed_weights,
 )
@@ -101,39 +99,6 @@ def test_an_fp32_layer_norm_is_a_layer_norm(bias: bool) -> None:
     assert Fp32LayerNorm(norm)(x).equal(copy.deepcopy(norm).float()(x))
 
 
-@pytest.mark.parametrize("num_tokens", [1, 6])
-@pytest.mark.parametrize("num_kv_heads", [1, 2, 8])
-def test_grouped_attention_is_attention_with_repeated_heads(
-    num_tokens: int, num_kv_heads: int
-) -> None:
-    """Torch's own attention over repeated heads is the oracle."""
-    num_heads, head_size, num_positions = 8, 16, 21
-    query = torch.randn(1, num_heads, num_tokens, head_size)
-    key = torch.randn(1, num_kv_heads, num_positions, head_size)
-    value = torch.randn(1, num_kv_heads, num_positions, head_size)
-    mask = torch.zeros(1, 1, num_tokens, num_positions)
-    mask.masked_fill_(torch.rand_like(mask) < 0.3, float("-inf"))
-    mask[..., 0] = 0.0
-    found, _ = grouped_attention(nn.Module(), query, key, value, mask, scaling=0.3)
-    repeats = num_heads // num_kv_heads
-    wanted = nn.functional.scaled_dot_product_attention(
-        query,
-        key.repeat_interleave(repeats, 1),
-        value.repeat_interleave(repeats, 1),
-        attn_mask=mask,
-        scale=0.3,
-    )
-    torch.testing.assert_close(found, wanted.transpose(1, 2), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("variant", [{"sliding_window": 4}, {"softcap": 30.0}, {"dropout": 0.1}])
-def test_attention_of_another_kind_is_refused(variant: dict[str, Any]) -> None:
-    """Rather than computed without it."""
-    states = torch.zeros(1, 2, 1, 4)
-    with pytest.raises(ArtifactError):
-        grouped_attention(nn.Module(), states, states, states, torch.zeros(1, 1, 1, 1), **variant)
-
-
 def test_the_cache_writes_at_positions_and_reads_from_the_start() -> None:
     """In the tensors it was given, in their own type."""
     keys, values = torch.zeros(1, 2, 8, 4).bfloat16(), torch.zeros(1, 2, 8, 4).bfloat16()
@@ -163,7 +128,7 @@ def test_a_patched_model_computes_what_the_plain_one_does(
     row = Graph(patch_model(copy.deepcopy(plain), "row"), 63)
     calls = [(chunk, 0, 5), (chunk, 5, 10), *((row, start, start + 1) for start in range(10, 14))]
     for graph, start, end in calls:
-        mask = torch.full((end - start, end), float("-inf")).triu(start + 1)[None, None]
+        mask = torch.zeros(1, 1, end - start, end)
         scored = torch.tensor([end - start - 1])
         with torch.no_grad():
             token, logits = graph(

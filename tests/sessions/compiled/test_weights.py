@@ -29,6 +29,8 @@ def tensors() -> dict[str, torch.Tensor]:
         "half": torch.randn(7, 5).bfloat16(),
         "view": torch.randn(6, 4).t(),
         "scalar": torch.tensor(2.5),
+        "a table": torch.arange(5),
+        "a mask": torch.randn(3, 3) > 0,
         "b.weight": torch.randn(16, 32).bfloat16(),
     }
 
@@ -44,11 +46,12 @@ def test_any_safetensors_reader_reads_the_file(tmp_path: Path) -> None:
 
 
 def test_mapped_tensors_are_the_written_ones_and_aligned(tmp_path: Path) -> None:
-    """Whole-line tensors start on a cache line."""
+    """Whole-line tensors start on a cache line, the others on a multiple of their numbers' size."""
     write_tensors(tmp_path / "w.safetensors", tensors())
     found = map_tensors(tmp_path / "w.safetensors")
     for name, tensor in tensors().items():
         assert found[name].equal(tensor)
+        assert found[name].data_ptr() % tensor.element_size() == 0
     assert found["a.weight"].data_ptr() % 64 == 0
     assert found["b.weight"].data_ptr() % 64 == 0
 

@@ -1,0 +1,53 @@
+"""What a person decides about an artifact, besides the model: the settings of ``compile``.
+
+Promises: settings that exist are possible ones. Does not: know models; see ``compile.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from rdu_batch.errors import UsageError
+from rdu_batch.sessions.artifact import DTYPES
+
+KINDS: Final = ("inductor", "eager")
+DEFAULT_PREFILL_CHUNK: Final = 128
+
+
+@dataclass(frozen=True)
+class CompileSettings:
+    """How to compile; all of it decides the artifact.
+
+    Raises:
+        UsageError: a setting that cannot be. Ends the command (exit 2).
+    """
+
+    #: ``bf16`` or ``fp32``: type of the weights.
+    dtype: str
+    #: Prompt and generated tokens together; at most the model's positions.
+    max_seq_length: int
+    #: ``inductor``, or ``eager`` for an artifact without graphs.
+    kind: str = "inductor"
+    #: Tokens of one full prefill call.
+    prefill_chunk: int = DEFAULT_PREFILL_CHUNK
+    #: ``avx512`` or ``avx2``; the best of this machine if None.
+    instruction_set: str | None = None
+    #: Names of patches to leave out (``inductor/patches.py``), to measure what they buy.
+    without: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"kind {self.kind!r}: compile makes {' or '.join(KINDS)}")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"dtype {self.dtype!r}: wanted {' or '.join(DTYPES)}")
+        for name in ("max_seq_length", "prefill_chunk"):
+            if getattr(self, name) < 2:
+                raise UsageError(f"{name} is {getattr(self, name)}, wanted 2 or more")
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of one full prefill call, as the artifact has it; 1 where nothing is compiled."""
+        if self.kind != "inductor":
+            return 1
+        return min(self.prefill_chunk, self.max_seq_length)
