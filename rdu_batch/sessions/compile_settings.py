@@ -12,7 +12,7 @@ from rdu_batch.errors import UsageError
 from rdu_batch.sessions.artifact import DTYPES
 
 KINDS: Final = ("inductor", "eager")
-DEFAULT_PREFILL_CHUNK: Final = 128
+DEFAULT_PREFILL_CHUNK: Final = 256
 
 
 @dataclass(frozen=True)

@@ -172,8 +172,8 @@ def tiny_checkpoint(
         if family == "llama":
             config = LlamaConfig(
                 vocab_size=448,
-                hidden_size=32,
-                intermediate_size=64,
+                hidden_size=64,
+                intermediate_size=96,
                 num_hidden_layers=2,
                 num_attention_heads=4,
                 num_key_value_heads=2,
@@ -187,7 +187,7 @@ def tiny_checkpoint(
             model = GPT2LMHeadModel(
                 GPT2Config(
                     vocab_size=448,
-                    n_embd=32,
+                    n_embd=64,
                     n_layer=2,
                     n_head=4,
                     n_positions=64,

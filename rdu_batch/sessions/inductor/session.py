@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 PAD_ID = 0
 #: The last chunk of a prompt has a multiple of this many tokens, or is a whole one: few enough
 #: shapes for the library that prepares each, few enough tokens that are computed for nothing.
-TAIL_STEP = 16
+TAIL_STEP = 8
 
 
 def chunk_tokens(num_tokens: int, prefill_chunk: int) -> int:
@@ -62,6 +62,7 @@ class InductorSession:
         self._keys_values = keys_values
         cache_length = keys_values[0].shape[2]
         self._positions_L = torch.arange(cache_length)
+        self._token_11 = torch.zeros(1, 1, dtype=torch.long)
         # Graphs take the number of positions from a mask's size, and never read it.
         self._mask_111L = torch.zeros(1, 1, 1, cache_length)
         self._scored = torch.arange(info.prefill_chunk)
@@ -151,7 +152,7 @@ class InductorSession:
         outputs = self._run(
             self._decode_graph,
             [
-                torch.tensor([[token_id]]),
+                self._token_11.fill_(token_id),
                 self._positions_L[position : position + 1],
                 self._mask_111L[..., : position + 1],
                 self._scored[:1],
