@@ -22,6 +22,7 @@ FAMILIES: Final = (
     "exaone4",
     "gemma",
     "gemma2",
+    "gemma3",
     "gemma3_text",
     "glm4",
     "gpt2",

@@ -93,6 +93,31 @@ LONGROPE = {
     "short_factor": [1.0, 1.1, 1.3, 1.7],
     "long_factor": [2.0, 3.0, 4.0, 5.0],
 }
+#: Frequencies, and how they are stretched, differ between layers with and without a window.
+GEMMA3 = {
+    "sliding_window": WINDOW,
+    "layer_types": ALTERNATING,
+    "query_pre_attn_scalar": 24,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0},
+    },
+}
+#: What reads images; only text is fed here.
+TINY_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+IMAGE_TOKENS = {
+    "mm_tokens_per_image": 4,
+    "image_token_index": 297,
+    "boi_token_index": 298,
+    "eoi_token_index": 299,
+}
 
 
 @dataclass(frozen=True)
@@ -139,17 +164,11 @@ ROWS = [
             "query_pre_attn_scalar": 24,
         },
     ),
+    Row("gemma3_text", GEMMA3),
     Row(
-        "gemma3_text",
-        {
-            "sliding_window": WINDOW,
-            "layer_types": ALTERNATING,
-            "query_pre_attn_scalar": 24,
-            "rope_parameters": {
-                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
-                "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0},
-            },
-        },
+        "gemma3",
+        {"text_config": {**COMMON, **GEMMA3}, "vision_config": TINY_VISION, **IMAGE_TOKENS},
+        common={},
     ),
     Row("glm4", {"attention_bias": True}),
     Row("gpt2", common=GPT2_NAMES),
