@@ -16,6 +16,7 @@ from rdu_batch.errors import Interrupted, RduBatchError, SpecError
 #: Verb, module and command object; a module is imported only when its verb is used.
 VERBS = {
     "compile": ("rdu_batch.cli.compile", "compile_command", "compile a model to an artifact"),
+    "bench": ("rdu_batch.cli.bench", "bench_command", "measure an artifact on this machine"),
     "plan": ("rdu_batch.cli.plan", "plan", "show what a job would do; writes nothing"),
     "run": ("rdu_batch.cli.run", "run", "run a job; the same command resumes it"),
     "status": (
