@@ -21,8 +21,13 @@ from rdu_batch.sessions.artifact import LocalArtifact
 from rdu_batch.sessions.artifact_store import fetch_artifact
 from rdu_batch.sessions.eager import EagerSession
 from rdu_batch.sessions.inductor.geometry import GraphSettings
+from rdu_batch.sessions.inductor.kernels.build import build_kernels
 from rdu_batch.sessions.inductor.session import InductorSession
-from rdu_batch.sessions.inductor.target import INSTRUCTION_SETS, check_target
+from rdu_batch.sessions.inductor.target import (
+    INSTRUCTION_SETS,
+    check_target,
+    choose_instruction_set,
+)
 from rdu_batch.sessions.inductor.weights import map_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -345,10 +350,12 @@ def disassembly_of(package: Path, folder: Path) -> str:
     with zipfile.ZipFile(package) as content:
         libraries = [name for name in content.namelist() if name.endswith(".so")]
         assert len(libraries) == 1
-        library = content.extract(libraries[0], folder)
-    return subprocess.run(
-        ["objdump", "-d", library], check=True, capture_output=True, text=True
-    ).stdout
+        return _disassembled(Path(content.extract(libraries[0], folder)))
+
+
+def _disassembled(library: Path) -> str:
+    command = ["objdump", "-d", str(library)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
@@ -368,6 +375,9 @@ def test_the_machine_code_keeps_to_the_pinned_instruction_set(
     )
     shutil.copytree(local.folder, tmp_path / "avx2")
     (tmp_path / "avx2" / "decode.pt2").unlink()
+    kernels = tmp_path / "avx2" / "kernels.so"
+    kernels.unlink()
+    build_kernels(kernels, choose_instruction_set("avx2"))
     subprocess.run(
         [
             sys.executable,
@@ -383,6 +393,7 @@ def test_the_machine_code_keeps_to_the_pinned_instruction_set(
     small = disassembly_of(tmp_path / "avx2" / "decode.pt2", tmp_path / "x")
     assert "%ymm" in small
     assert "%zmm" not in small
+    assert "%zmm" not in _disassembled(kernels)
     if local.artifact.target.instruction_set == "avx512":
         large = disassembly_of(local.path("decode.pt2"), tmp_path / "y")
         assert "%zmm" in large
