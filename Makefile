@@ -9,11 +9,12 @@ TORCH := torch==2.13.0
 SIDE_BY_SIDE := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format clean
+.PHONY: help demo test test-all bench check format clean
 
 help:
 	@echo "make demo      compile SmolLM2-135M and run jobs/reviews.yaml with two workers"
 	@echo "make test      set up and run the tests            make test-all  the slow ones too"
+	@echo "make bench     measure compiled models beside what this machine can do"
 	@echo "make check     format, lint, types, import rules   make format    let ruff rewrite"
 	@echo "make clean     remove build/ and caches (not $(VENV))"
 
@@ -44,6 +45,10 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ""
+
+# Wants a machine that does nothing else. The block it prints is kept in tests/benchmarks/LOG.md.
+bench: $(VENV)/.demo
+	@$(BIN)/python tests/benchmarks/run_all.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -32,6 +32,10 @@ def _option(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
     "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True,
     help="Type of the weights.",
 )  # fmt: skip
+@click.option(
+    "--weights", type=click.Choice(["plain", "int8"]), default="plain", show_default=True,
+    help="int8: one byte a weight, and says what that costs in perplexity; plain: as --dtype says.",
+)  # fmt: skip
 @_option("max_seq_length", type=int, required=True, help="Prompt and generated tokens together.")
 @_option("model_name_or_path", help="Same as MODEL; with --checkpoint_name, only the tokenizer.")
 @_option("config_name", help="config.json, folder or hub id; goes before the model's own config.")
@@ -103,6 +107,7 @@ def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[s
         kind=options["kind"],
         prefill_chunk=DEFAULT_PREFILL_CHUNK if chunk is None else chunk,
         instruction_set=None if options["isa"] == "native" else options["isa"],
+        weights=options["weights"],
     )
     compiled = compile_artifact(source, out_url, settings, say)
     artifact = compiled.artifact
@@ -111,6 +116,7 @@ def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[s
         "digest": artifact.digest,
         "kind": artifact.kind,
         "dtype": artifact.dtype,
+        "weights": artifact.weights,
         "max_seq_length": artifact.max_seq_length,
         "compile_s": round(time.monotonic() - started_s, 1),
         "already_compiled": compiled.already_compiled,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ARTIFACT_FILE = "artifact.json"
 FORMAT_VERSION = 2
 DTYPES = ("bf16", "fp32")
+#: ``plain``: in the artifact's dtype. ``int8``: those of products as int8, the rest plain.
+WEIGHTS = ("plain", "int8")
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,14 @@ class Artifact:
     settings_digest: str
     target: Target
     files: Mapping[str, ArtifactFile]
-    #: How each changed tensor of weights.safetensors lies: name -> "transposed" or "alias:NAME".
+    #: How each changed tensor of weights.safetensors lies: name -> "transposed", "int8" (its scales
+    #: lie under NAME_scale), "int8,transposed" or "alias:NAME".
     layouts: Mapping[str, str] = field(default_factory=dict)
+    #: One of ``WEIGHTS``.
+    weights: str = "plain"
+    #: What the weights' type costs: ``perplexity``, ``plain_perplexity`` and ``num_tokens`` scored;
+    #: empty where nothing was measured.
+    quality: Mapping[str, float] = field(default_factory=dict)
     #: Names of patches that the graphs were compiled without; a benchmark's doing.
     without: tuple[str, ...] = ()
     digest: str = ""
@@ -103,6 +111,7 @@ class Artifact:
             },
             "geometry": {
                 "dtype": self.dtype,
+                "weights": self.weights,
                 "max_seq_length": self.max_seq_length,
                 "prefill_chunk": self.prefill_chunk,
                 "cache_length": self.cache_length,
@@ -113,6 +122,7 @@ class Artifact:
                 "threads": self.threads,
             },
             "without": list(self.without),
+            "quality": dict(sorted(self.quality.items())),
             "layouts": dict(sorted(self.layouts.items())),
             "files": {
                 name: {"size_bytes": entry.size_bytes, "sha256": entry.sha256}
@@ -176,6 +186,8 @@ def _artifact_of(document: Mapping[str, Any], *, digest: str, url: str) -> Artif
     target, geometry = document["target"], document["geometry"]
     if geometry["dtype"] not in DTYPES:
         raise ValueError(f"dtype {geometry['dtype']!r} is none of {DTYPES}")
+    if geometry["weights"] not in WEIGHTS:
+        raise ValueError(f"weights {geometry['weights']!r} are none of {WEIGHTS}")
     files = {}
     for name, entry in document["files"].items():
         parts = PurePosixPath(name).parts
@@ -208,9 +220,17 @@ def _artifact_of(document: Mapping[str, Any], *, digest: str, url: str) -> Artif
         ),
         files=files,
         layouts={str(name): str(layout) for name, layout in document["layouts"].items()},
+        weights=str(geometry["weights"]),
+        quality={str(name): _number(value) for name, value in document["quality"].items()},
         digest=digest,
         url=url,
     )
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return value
 
 
 def _digest_of(content: bytes) -> str:

@@ -33,8 +33,6 @@ from rdu_batch.sessions.inductor.build import compare_with_plain, compile_graphs
 from rdu_batch.sessions.inductor.families import cannot_compile
 from rdu_batch.sessions.inductor.geometry import (
     KERNELS_FILE,
-    TORCH_DTYPES,
-    WEIGHTS_FILE,
     CacheShape,
     GraphSettings,
     cache_length_for,
@@ -43,7 +41,9 @@ from rdu_batch.sessions.inductor.geometry import (
 from rdu_batch.sessions.inductor.kernels.build import build_kernels
 from rdu_batch.sessions.inductor.rotary import rotary_limit
 from rdu_batch.sessions.inductor.target import choose_instruction_set
-from rdu_batch.sessions.plain_model import load_model, read_config, save_tokenizer
+from rdu_batch.sessions.model_files import write_model
+from rdu_batch.sessions.perplexity import QualityProbe
+from rdu_batch.sessions.plain_model import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,6 +146,7 @@ def _plan(checkpoint: Checkpoint, config: Any, settings: CompileSettings) -> Art
         vocab_size=int(config.get_text_config().vocab_size),
         threads=None,
         without=tuple(sorted(settings.without)) if compiled else (),
+        weights=settings.weights,
         model_family=str(config.model_type),
         model_digest=checkpoint.model_digest(),
         settings_digest="",
@@ -195,10 +196,12 @@ def _fill(
     on_progress: Callable[[str], None],
 ) -> LocalArtifact:
     """Make every file of the artifact in ``folder``."""
-    layouts = _write_model(folder, checkpoint, config, plan)
+    layouts, model = write_model(folder, checkpoint, config, plan)
     on_progress(
         f"load: {plan.model_family}, {plan.dtype}, {len(layouts)} tensors in another layout"
     )
+    probe = QualityProbe.of(folder, plan, model) if plan.weights == "int8" else None
+    del model
     if plan.kind == "inductor":
         settings = GraphSettings(
             dtype=plan.dtype,
@@ -215,35 +218,8 @@ def _fill(
     local = LocalArtifact(folder, artifact)
     if plan.kind == "inductor":
         on_progress(compare_with_plain(local))
+    if probe is not None:
+        quality, line = probe.compare(local)
+        on_progress(line)
+        local = LocalArtifact(folder, replace(artifact, quality=quality))
     return local
-
-
-def _write_model(
-    folder: Path, checkpoint: Checkpoint, config: Any, plan: Artifact
-) -> dict[str, str]:
-    """Config, tokenizer and weights; gives back how tensors lie."""
-    from rdu_batch.sessions.inductor.patches import transposed_weights
-    from rdu_batch.sessions.inductor.weights import write_tensors
-
-    save_tokenizer(checkpoint, folder)
-    model = load_model(checkpoint, config, TORCH_DTYPES[plan.dtype])
-    model.config.save_pretrained(folder)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
-    transposed = transposed_weights(model) if plan.kind == "inductor" else frozenset()
-    layouts: dict[str, str] = {}
-    tensors: dict[str, torch.Tensor] = {}
-    first_name: dict[int, str] = {}
-    for name, tensor in model.state_dict().items():
-        same = first_name.setdefault(tensor.data_ptr(), name)
-        if same != name and tensors[same].numel() == tensor.numel():
-            layouts[name] = f"alias:{same}"
-            continue
-        if name in transposed:
-            layouts[name] = "transposed"
-        tensors[name] = tensor
-    write_tensors(
-        folder / WEIGHTS_FILE,
-        {name: tensor.t() if name in transposed else tensor for name, tensor in tensors.items()},
-    )
-    return layouts

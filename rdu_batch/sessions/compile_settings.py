@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rdu_batch.errors import UsageError
-from rdu_batch.sessions.artifact import DTYPES
+from rdu_batch.sessions.artifact import DTYPES, WEIGHTS
 
 KINDS: Final = ("inductor", "eager")
 DEFAULT_PREFILL_CHUNK: Final = 256
@@ -23,7 +23,7 @@ class CompileSettings:
         UsageError: a setting that cannot be. Ends the command (exit 2).
     """
 
-    #: ``bf16`` or ``fp32``: type of the weights.
+    #: ``bf16`` or ``fp32``: type of the weights that are not int8, and of the key/value cache.
     dtype: str
     #: Prompt and generated tokens together; at most the model's positions.
     max_seq_length: int
@@ -33,6 +33,8 @@ class CompileSettings:
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
     #: ``avx512`` or ``avx2``; the best of this machine if None.
     instruction_set: str | None = None
+    #: ``plain``: as ``dtype`` says; ``int8``: those that decode reads whole are int8.
+    weights: str = "plain"
     #: Names of patches to leave out (``inductor/patches.py``), to measure what they buy.
     without: tuple[str, ...] = ()
 
@@ -41,6 +43,13 @@ class CompileSettings:
             raise UsageError(f"kind {self.kind!r}: compile makes {' or '.join(KINDS)}")
         if self.dtype not in DTYPES:
             raise UsageError(f"dtype {self.dtype!r}: wanted {' or '.join(DTYPES)}")
+        if self.weights not in WEIGHTS:
+            raise UsageError(f"weights {self.weights!r}: wanted {' or '.join(WEIGHTS)}")
+        if self.weights != "plain" and self.kind != "inductor":
+            raise UsageError(
+                f"weights {self.weights} of kind {self.kind}: only kind inductor has them; an "
+                f"eager session opens such an artifact too"
+            )
         for name in ("max_seq_length", "prefill_chunk"):
             if getattr(self, name) < 2:
                 raise UsageError(f"{name} is {getattr(self, name)}, wanted 2 or more")

@@ -53,7 +53,8 @@ class EagerSession:
 
         artifact = local.artifact
         torch.set_num_threads(threads)
-        weights = original_tensors(map_tensors(local.path(WEIGHTS_FILE)), artifact.layouts)
+        tensors = map_tensors(local.path(WEIGHTS_FILE))
+        weights = original_tensors(tensors, artifact.layouts, TORCH_DTYPES[dtype])
         model = build_model(
             read_config(local.folder), weights, TORCH_DTYPES[dtype], place=artifact.url
         )

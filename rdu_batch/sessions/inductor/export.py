@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,15 +44,22 @@ from rdu_batch.sessions.inductor.package import load_kernels, open_package
 from rdu_batch.sessions.inductor.patches import Form, patch_model
 from rdu_batch.sessions.inductor.rotary import freeze_rotary
 from rdu_batch.sessions.inductor.target import choose_instruction_set, pinned_inductor
-from rdu_batch.sessions.inductor.weights import map_tensors, original_tensors, write_tensors
+from rdu_batch.sessions.inductor.weights import (
+    bound_tensors,
+    int8_weights,
+    map_tensors,
+    original_tensors,
+    write_tensors,
+)
 from rdu_batch.sessions.plain_model import build_model, read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
     from torch import Tensor
     from torch.export import ExportedProgram
 
+    from rdu_batch.sessions.inductor.int8 import Int8Weight
 
 #: What is left to Inductor in decode are rows of some hundred numbers: threads would only wait for
 #: each other, and so would buffers from the heap (measured: tests/benchmarks/LOG.md).
@@ -112,8 +120,19 @@ class Graph(nn.Module):
         return logits_1V.argmax(-1), logits_1V
 
 
-def export_graph(model: Any, graph: str, settings: GraphSettings) -> ExportedProgram:
+def export_graph(
+    model: Any,
+    graph: str,
+    settings: GraphSettings,
+    int8: Mapping[str, Int8Weight] = MappingProxyType({}),
+) -> ExportedProgram:
     """Trace one graph of a plain transformers model; patches the model in place.
+
+    Args:
+        model: the plain model.
+        graph: one of ``GRAPHS``.
+        settings: how to trace.
+        int8: weights by name that stand for the model's own.
 
     Raises:
         ArtifactError: the model does what no graph can; why is all that it says.
@@ -122,7 +141,7 @@ def export_graph(model: Any, graph: str, settings: GraphSettings) -> ExportedPro
     freeze_rotary(model, settings.max_seq_length)
     operators = _operators(settings)
     form: Form = "row" if graph == "decode" else "chunk"
-    patched = patch_model(model, form, operators, settings.without)
+    patched = patch_model(model, form, operators, settings.without, int8)
     dtype = TORCH_DTYPES[settings.dtype]
     keys = cache.zeros(settings.cache_length, dtype)
     values = cache.zeros(settings.cache_length, dtype)
@@ -162,6 +181,7 @@ def export_graph(model: Any, graph: str, settings: GraphSettings) -> ExportedPro
     _check_operators(program)
     if "joined_rows" not in settings.without:
         join_siblings(program, operators.products)
+        join_siblings(program, operators.int8_products)
     return program
 
 
@@ -234,16 +254,18 @@ def _compile_one(argv: list[str]) -> None:
     def say(stage: str) -> None:
         print(f"{stage} {graph}: {time.monotonic() - started_s:.0f} s", flush=True)  # noqa: T201
 
-    weights = original_tensors(map_tensors(folder / WEIGHTS_FILE), settings.layouts)
-    model = build_model(read_config(folder), weights, TORCH_DTYPES[settings.dtype])
+    tensors, dtype = map_tensors(folder / WEIGHTS_FILE), TORCH_DTYPES[settings.dtype]
+    weights = original_tensors(tensors, settings.layouts, dtype)
+    model = build_model(read_config(folder), weights, dtype)
+    int8 = int8_weights(tensors, settings.layouts)
     try:
-        program = export_graph(model, graph, settings)
+        program = export_graph(model, graph, settings, int8)
     except Exception as error:  # tracing foreign code raises all sorts
         raise cannot_compile(model.config.model_type, reason_of(error)) from error
     say("export")
     load_kernels(folder / KERNELS_FILE)
     compile_graph(program, folder / graph_file(graph), graph, settings)
-    _save_constants(program, folder, graph, {*weights, *settings.layouts})
+    _save_constants(program, folder, graph, bound_tensors(tensors, settings.layouts))
     say("compile")
 
 

@@ -8,7 +8,7 @@ Activations are fp32 in both, whatever type the weights have: a bf16 weight time
 is rounded once per product, where plain bf16 also rounds every layer's output. So logits are nearer
 to an fp32 reference than a plain bf16 run's, and with fp32 weights nothing changes.
 
-Attention is a room of its own: ``attention.py``.
+Attention is a room of its own: ``attention.py``; so are int8 weights: ``int8_patches.py``.
 
 Shapes: C tokens of a call, I inputs, O outputs.
 """
@@ -16,6 +16,7 @@ Shapes: C tokens of a call, I inputs, O outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
@@ -23,10 +24,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from rdu_batch.sessions.inductor.attention import use_grouped_attention
+from rdu_batch.sessions.inductor.int8_patches import int8_module
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rdu_batch.sessions.inductor.int8 import Int8Weight
     from rdu_batch.sessions.inductor.kernels.ops import RowOperators
 
 Form = Literal["row", "chunk"]
@@ -123,7 +126,11 @@ class Fp32LayerNorm(nn.Module):
 
 
 def patch_model(
-    model: Any, form: Form, operators: RowOperators | None = None, without: Container[str] = ()
+    model: Any,
+    form: Form,
+    operators: RowOperators | None = None,
+    without: Container[str] = (),
+    int8: Mapping[str, Int8Weight] = MappingProxyType({}),
 ) -> Any:
     """Rewrite a transformers model in place for one form of graph; names of weights stay.
 
@@ -137,15 +144,21 @@ def patch_model(
         form: of the graph.
         operators: the decode kernels; None does without them.
         without: names of ``PATCHES`` to leave out.
+        int8: weights by name that stand for the model's own, outputs first.
     """
     attention = operators and "row_attention" not in without and form == "row"
     use_grouped_attention(model, operators if attention else None)
     row_product = _row_product(operators, without)
     head = model.get_output_embeddings()
-    for parent in list(model.modules()):
+    for prefix, parent in list(model.named_modules()):
         for name, child in list(parent.named_children()):
-            product = row_product if form == "row" or child is head else ChunkProduct
-            if type(child) is nn.Linear:
+            row = form == "row" or child is head
+            product = row_product if row else ChunkProduct
+            weight = int8.get(f"{prefix}.{name}.weight".removeprefix("."))
+            if weight is not None:
+                module = int8_module(child, weight, row=row, operators=operators, without=without)
+                setattr(parent, name, module)
+            elif type(child) is nn.Linear:
                 setattr(parent, name, product(child.weight, child.bias))
             elif isinstance(child, Conv1D):
                 weight_OI = nn.Parameter(child.weight.detach().t().contiguous(), False)

@@ -10,11 +10,12 @@ import json
 import math
 import mmap
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from rdu_batch.errors import ArtifactError
+from rdu_batch.sessions.inductor.int8 import Int8Weight, scale_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,9 +32,15 @@ _DTYPE_NAMES = {
     torch.float16: "F16",
     torch.int64: "I64",
     torch.int32: "I32",
+    torch.int8: "I8",
     torch.bool: "BOOL",
 }
 _DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+#: How a tensor lies. It is another one's, by name;
+ALIAS: Final = "alias:"
+#: or one of these; both with a comma between if it was transposed and then made int8.
+INT8: Final = "int8"
+TRANSPOSED: Final = "transposed"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -103,27 +110,54 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def original_tensors(
-    tensors: Mapping[str, Tensor], layouts: Mapping[str, str]
+    tensors: Mapping[str, Tensor],
+    layouts: Mapping[str, str],
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
-    """The checkpoint's own tensors: undo each noted layout, without copying.
+    """The checkpoint's own tensors: undo each noted layout, copying nothing but int8 weights.
 
     Args:
         tensors: as mapped from ``weights.safetensors``.
         layouts: ``Artifact.layouts``.
+        dtype: of the weights that int8 numbers stand for.
+
+    Raises:
+        ArtifactError: a layout that this program does not know.
     """
     original = dict(tensors)
     for name, layout in layouts.items():
-        if layout == "transposed":
-            original[name] = tensors[name].t()
-        elif not layout.startswith("alias:"):
+        if layout.startswith(ALIAS):
+            continue
+        steps = layout.split(",")
+        if not {INT8, TRANSPOSED}.issuperset(steps):
             raise ArtifactError(f"{name}: unknown layout {layout!r}; compile the model again")
+        if INT8 in steps:
+            scale = original.pop(scale_name(name))
+            original[name] = Int8Weight(tensors[name], scale).plain(dtype)
+        if TRANSPOSED in steps:
+            original[name] = original[name].t()
     return original
 
 
 def bound_tensors(tensors: Mapping[str, Tensor], layouts: Mapping[str, str]) -> dict[str, Tensor]:
-    """Tensors as graphs want them: stored layout kept, tied names resolved."""
+    """Tensors as graphs want them: stored layout kept, tied names resolved, with their scales."""
     bound = dict(tensors)
     for name, layout in layouts.items():
-        if layout.startswith("alias:"):
-            bound[name] = tensors[layout.removeprefix("alias:")]
+        if layout.startswith(ALIAS):
+            same = layout.removeprefix(ALIAS)
+            bound[name] = tensors[same]
+            if scale_name(same) in tensors:
+                bound[scale_name(name)] = tensors[scale_name(same)]
     return bound
+
+
+def int8_weights(
+    tensors: Mapping[str, Tensor], layouts: Mapping[str, str]
+) -> dict[str, Int8Weight]:
+    """The int8 weights by name, tied names too, outputs first whatever the checkpoint's layout."""
+    bound = bound_tensors(tensors, layouts)
+    return {
+        name: Int8Weight(bound[name], bound[scale_name(name)])
+        for name, layout in layouts.items()
+        if INT8 in layouts.get(layout.removeprefix(ALIAS), layout).split(",")
+    }

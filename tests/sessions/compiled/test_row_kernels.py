@@ -11,7 +11,12 @@ import torch
 
 from rdu_batch.errors import ArtifactError
 from rdu_batch.sessions.inductor.kernels.build import build_kernels, kernels_suffix
-from rdu_batch.sessions.inductor.kernels.ops import row_attention, row_operators, row_products
+from rdu_batch.sessions.inductor.kernels.ops import (
+    row_attention,
+    row_operators,
+    row_products,
+    row_products_int8,
+)
 from rdu_batch.sessions.inductor.kernels.siblings import join_siblings
 from rdu_batch.sessions.inductor.package import load_kernels
 from rdu_batch.sessions.inductor.target import (
@@ -51,6 +56,7 @@ class Kernels:
 
     def __init__(self, library: Any, suffix: str) -> None:
         self._products = getattr(library, f"aoti_torch_cpu_row_products_{suffix}")
+        self._int8_products = getattr(library, f"aoti_torch_cpu_row_products_int8_{suffix}")
         self._attention = getattr(library, f"aoti_torch_cpu_row_attention_{suffix}")
         self.read = getattr(library, f"rdu_batch_read_{suffix}")
 
@@ -61,6 +67,18 @@ class Kernels:
         number = ctypes.c_int64(len(matrices))
         assert self._products(ctypes.c_void_p(row), array, number, ctypes.byref(out)) == 0
         return _free([row, *matrices, out.value])[-1]
+
+    def int8_products(self, x: Tensor, weights: list[Tensor], scales: list[Tensor]) -> Tensor:
+        row, *handles = _handles([x, *weights, *scales])
+        out = ctypes.c_void_p()
+        number = ctypes.c_int64(len(weights))
+        lists = [
+            (ctypes.c_void_p * len(weights))(*half)
+            for half in (handles[: len(weights)], handles[len(weights) :])
+        ]
+        arguments = (lists[0], number, lists[1], number)
+        assert self._int8_products(ctypes.c_void_p(row), *arguments, ctypes.byref(out)) == 0
+        return _free([row, *handles, out.value])[-1]
 
     def attention(
         self, query: Tensor, keys: Tensor, values: Tensor, scale: float, window: int, softcap: float
@@ -110,6 +128,71 @@ def test_products_are_what_they_mean(
     torch.testing.assert_close(found, row_products(x, weights), rtol=1e-5, atol=2e-5)
 
 
+def _int8(num_inputs: int, nums_outputs: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights that use their whole range, and their scales."""
+    weights = [
+        torch.randint(-127, 128, (number, num_inputs), dtype=torch.int8) for number in nums_outputs
+    ]
+    return weights, [torch.rand(number) / 64 for number in nums_outputs]
+
+
+@pytest.mark.parametrize("num_inputs", [1, 15, 16, 31, 79, 576, 1023, 1024, 1025, 2500])
+@pytest.mark.parametrize("nums_outputs", [[1], [7, 3], [130, 64, 64]])
+def test_int8_products_are_what_they_mean(
+    kernels: Kernels, num_inputs: int, nums_outputs: list[int]
+) -> None:
+    """Bit for bit in one block; between blocks up to the rounding of fp32 sums.
+
+    The exact products are as near as fifteen bits of activations allow.
+    """
+    torch.set_num_threads(2)
+    x = torch.randn(1, 1, num_inputs) * torch.rand(num_inputs) ** 4 * 50
+    weights, scales = _int8(num_inputs, nums_outputs)
+    found = kernels.int8_products(x, weights, scales)
+    assert found.shape == (1, 1, sum(nums_outputs))
+    tolerance = {"rtol": 0.0, "atol": 0.0} if num_inputs <= 1024 else {"rtol": 1e-6, "atol": 2e-5}
+    torch.testing.assert_close(found, row_products_int8(x, weights, scales), **tolerance)
+    dequantised = [w.double() * s.double()[:, None] for w, s in zip(weights, scales, strict=True)]
+    exact = torch.cat([weight @ x.view(-1).double() for weight in dequantised])
+    # Each activation is off by half a step at most.
+    half_step = x.abs().max().item() / 16384 / 2
+    allowed = torch.cat([weight.abs().sum(-1) for weight in dequantised]) * half_step
+    assert ((found.view(-1) - exact).abs() <= allowed * 1.01 + 1e-5).all()
+
+
+def test_int8_products_of_zeros_and_of_the_largest_numbers(kernels: Kernels) -> None:
+    """A block of zeros adds nothing, and a sum at the edge of its range does not wrap around.
+
+    Numbers near the ends of fp32 stay what they are.
+    """
+    weights = [torch.full((2, 2048), 127, dtype=torch.int8)]
+    weights[0][1] = -127
+    scales = [torch.ones(2)]
+    assert not kernels.int8_products(torch.zeros(1, 1, 2048), weights, scales).any()
+    half = torch.zeros(1, 1, 2048)
+    half[..., :1024] = 3.0
+    expected = torch.tensor([[[3.0 * 1024 * 127, -3.0 * 1024 * 127]]])
+    assert kernels.int8_products(half, weights, scales).equal(expected)
+    assert kernels.int8_products(half.flip(-1), weights, scales).equal(expected)
+    for size in (1e-40, 1e-29, 1e32):
+        found = kernels.int8_products(half * size, weights, scales)
+        wanted = expected * size if size > 1e-30 else torch.zeros_like(expected)
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 1500, 1599])
+def test_int8_products_of_a_row_that_is_not_finite_are_not_finite(
+    kernels: Kernels, wrong: float, place: int
+) -> None:
+    """So that the session finds it; whole numbers would hide it."""
+    x = torch.randn(1, 1, 1600)
+    x[..., place] = wrong
+    weights, scales = _int8(1600, [5, 3])
+    assert kernels.int8_products(x, weights, scales).isnan().all()
+    assert row_products_int8(x, weights, scales).isnan().all()
+
+
 #: H, J, D, N, window, softcap.
 ATTENTION = [
     (9, 3, 64, 1, 0, 0.0),
@@ -149,6 +232,7 @@ def test_bits_do_not_depend_on_threads_or_instruction_set(
     """More threads than cores too: whoever takes a row, its sum is the same."""
     x = torch.randn(1, 1, 640)
     weights = [torch.randn(number, 640).to(dtype) for number in (700, 33, 1)]
+    whole = _int8(640, [700, 33, 1])
     query = torch.randn(1, 6, 1, 64)
     keys, values = torch.randn(2, 1, 2, 500, 64).to(dtype)
     flags = machine_cpu_flags()
@@ -160,8 +244,9 @@ def test_bits_do_not_depend_on_threads_or_instruction_set(
             torch.set_num_threads(threads)
             for _ in range(5):
                 product = kernels.products(x, weights)
+                int8 = kernels.int8_products(x, *whole)
                 mixed = kernels.attention(query, keys, values, 0.125, 0, 0.0)
-                found.add(product.numpy().tobytes() + mixed.numpy().tobytes())
+                found.add(b"".join(one.numpy().tobytes() for one in (product, int8, mixed)))
     assert len(found) == 1, f"{len(found)} results on {sets}"
 
 
@@ -217,6 +302,34 @@ def test_products_of_one_row_become_one_call() -> None:
     assert sorted(len(call.args[1]) for call in calls) == [1, 3]
     for found, one in zip(program.module()(*inputs), wanted, strict=True):
         torch.testing.assert_close(found, one, rtol=0, atol=0)
+
+
+def test_int8_products_of_one_row_become_one_call_with_their_scales() -> None:
+    """Each weight keeps its own."""
+    operators = row_operators("test_siblings")
+    weights, scales = _int8(8, [4, 2])
+
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights, self.scales = (
+                torch.nn.ParameterList(torch.nn.Parameter(one, False) for one in some)
+                for some in (weights, scales)
+            )
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            a, b = (
+                operators.int8_products(x, [self.weights[k]], [self.scales[k]]) for k in range(2)
+            )
+            return b, a
+
+    x = torch.randn(1, 1, 8)
+    program = torch.export.export(Layer(), (x,), strict=False)
+    wanted = program.module()(x)
+    assert join_siblings(program, operators.int8_products) == 1
+    found = program.module()(x)
+    assert [len(one.view(-1)) for one in found] == [2, 4]
+    assert all(map(torch.equal, found, wanted))
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from rdu_batch.sessions.inductor.target import InstructionSet
 
 _SOURCE = Path(__file__).with_name("row_kernels.cpp")
+#: All of them decide the library.
+_SOURCES = (_SOURCE, *sorted(_SOURCE.parent.glob("*.h")))
 #: ``fp-contract``: multiply and add as one, the same on every target that has it.
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared")
 
 
 def kernels_suffix(instruction_set: InstructionSet) -> str:
     """What the names of this version of the library end with: 12 hex digits."""
-    decides = [*_FLAGS, instruction_set.march, torch.__version__, _SOURCE.read_text()]
+    sources = [path.read_text() for path in _SOURCES]
+    decides = [*_FLAGS, instruction_set.march, torch.__version__, *sources]
     return hashlib.sha256("\n".join(decides).encode()).hexdigest()[:12]
 
 

@@ -21,6 +21,7 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
+#include "int8_row.h"
 #include "row_pool.h"
 
 #define RDU_JOIN_(name, suffix) name##_##suffix
@@ -120,32 +121,38 @@ inline void load16(const float* w, float8& a, float8& b) {
   b = *(const float8u*)(w + 8);
 }
 
-template <typename W>
-inline float product_of(const W* w, const float* x, int64_t num) {
-  float8 s0{}, s1{}, s2{}, s3{}, a, b;
+// R rows at once. The order of a row's sum does not depend on R.
+template <typename W, int R>
+inline void dot_rows(const W* const (&rows)[R], const float* x, int64_t num, float (&y)[R]) {
+  float8 s[R][4] = {}, a, b;
   int64_t i = 0;
-  for (; i + 32 <= num; i += 32) {
-    load16(w + i, a, b);
-    s0 += a * *(const float8u*)(x + i);
-    s1 += b * *(const float8u*)(x + i + 8);
-    load16(w + i + 16, a, b);
-    s2 += a * *(const float8u*)(x + i + 16);
-    s3 += b * *(const float8u*)(x + i + 24);
-  }
+  for (; i + 32 <= num; i += 32)
+    for (int k = 0; k < 2; k++) {
+      float8 x0 = *(const float8u*)(x + i + 16 * k), x1 = *(const float8u*)(x + i + 16 * k + 8);
+      for (int r = 0; r < R; r++) {
+        load16(rows[r] + i + 16 * k, a, b);
+        s[r][2 * k] += a * x0;
+        s[r][2 * k + 1] += b * x1;
+      }
+    }
   if (i + 16 <= num) {
-    load16(w + i, a, b);
-    s0 += a * *(const float8u*)(x + i);
-    s1 += b * *(const float8u*)(x + i + 8);
+    for (int r = 0; r < R; r++) {
+      load16(rows[r] + i, a, b);
+      s[r][0] += a * *(const float8u*)(x + i);
+      s[r][1] += b * *(const float8u*)(x + i + 8);
+    }
     i += 16;
   }
-  float sum = sum_of((s0 + s1) + (s2 + s3));
-  for (; i < num; i++) sum += widen(w + i) * x[i];
-  return sum;
+  for (int r = 0; r < R; r++) {
+    y[r] = sum_of((s[r][0] + s[r][1]) + (s[r][2] + s[r][3]));
+    for (int64_t k = i; k < num; k++) y[r] += widen(rows[r] + k) * x[k];
+  }
 }
 
 struct Matrix {
   const void* weight_OI;
   int64_t num_outputs;
+  const float* scale_O = nullptr;  // Where weights are int8.
 };
 
 // Which call came after which, by the address of their first weights: a graph makes the same calls
@@ -178,29 +185,79 @@ const std::vector<Ahead>* note_call(const std::vector<Matrix>& matrices, int64_t
   return noted.next && (int)noted.next->shares.size() == threads ? &noted.next->shares : nullptr;
 }
 
-// y = [W0; W1; ...] x. Which thread computes a row changes from call to call, its sum never does.
+// y = what `dot` makes of every row of the matrices, end to end. A thread that is alone takes two
+// rows at a time, half a matrix apart: one row is too short to keep the memory busy, and neighbours
+// would come from one page. Several threads read several rows anyway. Which thread computes a row
+// changes from call to call, its sum never does.
+template <typename Dot>
+void each_row(const std::vector<Matrix>& matrices, int64_t row_bytes, float* y, const Dot& dot) {
+  int64_t num_rows = 0;
+  for (const Matrix& matrix : matrices) num_rows += matrix.num_outputs;
+  int threads = num_threads();
+  auto rows = [&](int64_t row, int64_t end) {
+    int64_t first = 0;
+    for (const Matrix& matrix : matrices) {
+      const char* weights = (const char*)matrix.weight_OI;
+      int64_t o = row - first, stop = std::min(end - first, matrix.num_outputs);
+      int64_t half = threads == 1 && stop > o ? (stop - o) / 2 : 0;
+      for (int64_t last = o + half; o < last; o++) {
+        float pair[2];
+        dot.rows({weights + o * row_bytes, weights + (o + half) * row_bytes}, pair);
+        y[first + o] = dot.scaled(pair[0], matrix, o);
+        y[first + o + half] = dot.scaled(pair[1], matrix, o + half);
+        row += 2;
+      }
+      for (o = row - first; o < stop; o++, row++) {
+        float one[1];
+        dot.rows({weights + o * row_bytes}, one);
+        y[row] = dot.scaled(one[0], matrix, o);
+      }
+      first += matrix.num_outputs;
+    }
+  };
+  for_all(rows, num_rows, threads, std::max<int64_t>(1, kLongestRunBytes / row_bytes),
+          std::max<int64_t>(1, kShortestRunBytes / row_bytes),
+          threads > 1 ? note_call(matrices, num_rows, row_bytes, threads) : nullptr);
+}
+
+template <typename W>
+struct PlainDot {
+  const float* x_I;
+  int64_t num_inputs;
+
+  template <int R>
+  void rows(const char* const (&rows)[R], float (&y)[R]) const {
+    const W* typed[R];
+    for (int r = 0; r < R; r++) typed[r] = (const W*)rows[r];
+    dot_rows<W, R>(*(const W* const(*)[R])typed, x_I, num_inputs, y);
+  }
+  float scaled(float sum, const Matrix&, int64_t) const { return sum; }
+};
+
+struct Int8Dot {
+  const WholeRow& x_I;
+
+  template <int R>
+  void rows(const char* const (&rows)[R], float (&y)[R]) const {
+    for (int r = 0; r < R; r++) y[r] = x_I.times((const int8_t*)rows[r]);
+  }
+  float scaled(float sum, const Matrix& matrix, int64_t o) const { return sum * matrix.scale_O[o]; }
+};
+
+// y = [W0; W1; ...] x.
 template <typename W>
 void products(const std::vector<Matrix>& matrices, const float* x, int64_t num_inputs, float* y) {
   static thread_local std::vector<float> buffer;
   buffer.resize(num_inputs);
   arrange(x, num_inputs, buffer.data(), (const W*)nullptr);
-  const float* arranged = buffer.data();
-  int64_t num_rows = 0, row_bytes = num_inputs * sizeof(W);
-  for (const Matrix& matrix : matrices) num_rows += matrix.num_outputs;
-  auto rows = [&](int64_t row, int64_t end) {
-    int64_t first = 0;
-    for (const Matrix& matrix : matrices) {
-      int64_t stop = std::min(end, first + matrix.num_outputs);
-      for (; row < stop; row++)
-        y[row] = product_of((const W*)matrix.weight_OI + (row - first) * num_inputs, arranged,
-                            num_inputs);
-      first += matrix.num_outputs;
-    }
-  };
-  int threads = num_threads();
-  for_all(rows, num_rows, threads, std::max<int64_t>(1, kLongestRunBytes / row_bytes),
-          std::max<int64_t>(1, kShortestRunBytes / row_bytes),
-          threads > 1 ? note_call(matrices, num_rows, row_bytes, threads) : nullptr);
+  each_row(matrices, num_inputs * sizeof(W), y, PlainDot<W>{buffer.data(), num_inputs});
+}
+
+void int8_products(const std::vector<Matrix>& matrices, const float* x, int64_t num_inputs,
+                   float* y) {
+  static thread_local WholeRow whole;
+  whole.set(x, num_inputs);
+  each_row(matrices, num_inputs, y, Int8Dot{whole});  // Others read this thread's row too.
 }
 
 struct Attention {
@@ -376,6 +433,24 @@ AOTITorchError new_row(int64_t dims, const int64_t* sizes, AtenTensorHandle* out
   return aoti_torch_get_data_ptr(*out, (void**)data);
 }
 
+struct Matrices {
+  std::vector<Matrix> matrices;
+  int64_t num_inputs = 0;
+  int64_t sizes[3] = {1, 1, 0};  // Of all results.
+};
+
+AOTITorchError read_matrices(const AtenTensorHandle* weights, int64_t num_weights, Matrices* found) {
+  found->matrices.resize(num_weights);
+  for (int64_t k = 0; k < num_weights; k++) {
+    Matrix& matrix = found->matrices[k];
+    RDU_CHECK(aoti_torch_get_data_ptr(weights[k], (void**)&matrix.weight_OI));
+    RDU_CHECK(aoti_torch_get_size(weights[k], 0, &matrix.num_outputs));
+    RDU_CHECK(aoti_torch_get_size(weights[k], 1, &found->num_inputs));
+    found->sizes[2] += matrix.num_outputs;
+  }
+  return AOTI_TORCH_SUCCESS;
+}
+
 }  // namespace
 
 extern "C" {
@@ -384,24 +459,31 @@ extern "C" {
 AOTITorchError RDU_SHIM(row_products)(AtenTensorHandle x, const AtenTensorHandle* weights,
                                       int64_t num_weights, AtenTensorHandle* out) {
   float *row, *y;
-  int64_t num_inputs, sizes[3] = {1, 1, 0};
-  int32_t dtype = 0;
+  int32_t dtype;
+  Matrices found;
   RDU_CHECK(aoti_torch_get_data_ptr(x, (void**)&row));
-  std::vector<Matrix> matrices(num_weights);
-  for (int64_t k = 0; k < num_weights; k++) {
-    int64_t num_outputs;
-    RDU_CHECK(aoti_torch_get_data_ptr(weights[k], (void**)&matrices[k].weight_OI));
-    RDU_CHECK(aoti_torch_get_size(weights[k], 0, &num_outputs));
-    RDU_CHECK(aoti_torch_get_size(weights[k], 1, &num_inputs));
-    RDU_CHECK(aoti_torch_get_dtype(weights[k], &dtype));
-    matrices[k].num_outputs = num_outputs;
-    sizes[2] += num_outputs;
-  }
-  RDU_CHECK(new_row(3, sizes, out, &y));
+  RDU_CHECK(aoti_torch_get_dtype(weights[0], &dtype));
+  RDU_CHECK(read_matrices(weights, num_weights, &found));
+  RDU_CHECK(new_row(3, found.sizes, out, &y));
   if (dtype == aoti_torch_dtype_bfloat16())
-    products<uint16_t>(matrices, row, num_inputs, y);
+    products<uint16_t>(found.matrices, row, found.num_inputs, y);
   else
-    products<float>(matrices, row, num_inputs, y);
+    products<float>(found.matrices, row, found.num_inputs, y);
+  return AOTI_TORCH_SUCCESS;
+}
+
+// The same for int8 weights with a scale for each output; see ops.py.
+AOTITorchError RDU_SHIM(row_products_int8)(AtenTensorHandle x, const AtenTensorHandle* weights,
+                                           int64_t num_weights, const AtenTensorHandle* scales,
+                                           int64_t, AtenTensorHandle* out) {
+  float *row, *y;
+  Matrices found;
+  RDU_CHECK(aoti_torch_get_data_ptr(x, (void**)&row));
+  RDU_CHECK(read_matrices(weights, num_weights, &found));
+  for (int64_t k = 0; k < num_weights; k++)
+    RDU_CHECK(aoti_torch_get_data_ptr(scales[k], (void**)&found.matrices[k].scale_O));
+  RDU_CHECK(new_row(3, found.sizes, out, &y));
+  int8_products(found.matrices, row, found.num_inputs, y);
   return AOTI_TORCH_SUCCESS;
 }
 

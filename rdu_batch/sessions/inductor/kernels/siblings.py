@@ -31,9 +31,13 @@ def _join(graph: Any, x: Any, calls: list[Any], products: Any) -> None:
     """One call where the first stood; each old one becomes a part of its result."""
     import torch
 
-    weights = [weight for call in calls for weight in call.args[1]]
+    # Lists of one entry for each weight: the weights themselves, and their scales if they have any.
+    lists = [
+        [entry for call in calls for entry in call.args[place]]
+        for place in range(1, len(calls[0].args))
+    ]
     with graph.inserting_before(calls[0]):
-        joined = graph.call_function(products, (x, weights))
+        joined = graph.call_function(products, (x, *lists))
         fake = [call.meta["val"] for call in calls]
         with fake[0].fake_mode:
             joined.meta["val"] = torch.cat(fake, -1)
