@@ -203,6 +203,7 @@ def test_the_verb_takes_flags_in_both_spellings_and_ends_with_one_json_line(
             "digest": fetch_artifact(str(tmp_path / "out")).artifact.digest,
             "kind": "eager",
             "dtype": "fp32",
+            "weights": "plain",
             "max_seq_length": 32,
             "already_compiled": already_compiled,
             "exit": 0,
