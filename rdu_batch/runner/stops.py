@@ -31,7 +31,11 @@ class StopRequest:
 
     @contextmanager
     def watch(self, deadline_s: float | None) -> Iterator[None]:
-        """Listen for signals and the deadline; handlers of before are put back at the end."""
+        """Listen for signals and the deadline; handlers of before are put back at the end.
+
+        After a stop signals are ignored instead: what they ask for is done, and one more, while the
+        process ends, must not change its exit code.
+        """
         kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
         before = {kind: signal.getsignal(kind) for kind in kinds}
         self.listen()
@@ -42,7 +46,7 @@ class StopRequest:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for kind, handler in before.items():
-                signal.signal(kind, handler)
+                signal.signal(kind, signal.SIG_IGN if self.is_requested() else handler)
 
     def listen(self) -> None:
         """Install the handlers; again after ``ray.init``, which puts its own in their place."""

@@ -36,6 +36,7 @@ def bench(artifact: LocalArtifact, *arguments: str) -> tuple[list[str], dict[str
 
 
 @pytest.mark.slow
+@pytest.mark.all_only
 def test_a_tiny_model_is_measured_in_every_way(
     tiny_artifact: Callable[[str, str], LocalArtifact],
 ) -> None:

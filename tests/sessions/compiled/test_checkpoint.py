@@ -78,7 +78,7 @@ def test_weights_that_do_not_fit_are_all_listed(
     said = str(caught.value)
     assert "missing: model.norm.weight" in said
     assert "unexpected: model.extra.weight" in said
-    assert "model.layers.0.mlp.up_proj.weight is [3, 5], the config wants [64, 32]" in said
+    assert "model.layers.0.mlp.up_proj.weight is [3, 5], the config wants [96, 64]" in said
     assert str(tmp_path / "weights.pt") in said
 
 

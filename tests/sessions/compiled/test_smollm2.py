@@ -46,7 +46,7 @@ OPENINGS = [
 @pytest.fixture(scope="module")
 def fp32(smollm2_gguf: Path, compiled_from: Callable[..., LocalArtifact]) -> LocalArtifact:
     """The whole model."""
-    return compiled_from(smollm2_gguf, dtype="fp32", max_seq_length=256)
+    return compiled_from(smollm2_gguf, dtype="fp32", max_seq_length=256, prefill_chunk=64)
 
 
 @pytest.fixture(scope="module")
