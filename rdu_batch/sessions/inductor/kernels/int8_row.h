@@ -40,13 +40,17 @@ class WholeRow {
       scales_[i / kInt8Block] = set_block(x + i, std::min(kInt8Block, num_inputs - i), numbers + i);
   }
 
-  // The row times one row of weights, but for the weights' scale.
-  float times(const int8_t* weights) const {
-    float sum = 0;
-    for (int64_t i = 0; i < num_inputs_; i += kInt8Block)
-      sum += (float)whole_sum(weights + i, lines_.data()->numbers + i,
-                              std::min(kInt8Block, num_inputs_ - i)) * scales_[i / kInt8Block];
-    return sum;
+  // The row times R rows of weights, but for the weights' scales.
+  template <int R>
+  void times(const char* const (&rows)[R], float (&y)[R]) const {
+    for (int r = 0; r < R; r++) y[r] = 0;
+    for (int64_t i = 0; i < num_inputs_; i += kInt8Block) {
+      const int8_t* w[R];
+      for (int r = 0; r < R; r++) w[r] = (const int8_t*)rows[r] + i;
+      int32_t sums[R];
+      whole_sums<R>(w, lines_.data()->numbers + i, std::min(kInt8Block, num_inputs_ - i), sums);
+      for (int r = 0; r < R; r++) y[r] += (float)sums[r] * scales_[i / kInt8Block];
+    }
   }
 
  private:
@@ -76,25 +80,25 @@ class WholeRow {
     return largest / kInt8Levels;
   }
 
-  static int32_t whole_sum(const int8_t* w, const int16_t* x, int64_t num) {
+  template <int R>
+  static void whole_sums(const int8_t* const (&w)[R], const int16_t* x, int64_t num,
+                         int32_t (&sums)[R]) {
     int64_t i = 0;
-    uint32_t sum = 0;
+    for (int r = 0; r < R; r++) sums[r] = 0;
 #if defined(__AVX2__)
-    __m256i a{}, b{}, c{}, d{};
-    for (; i + 64 <= num; i += 64) {
-      a = _mm256_add_epi32(a, sixteen(w + i, x + i));
-      b = _mm256_add_epi32(b, sixteen(w + i + 16, x + i + 16));
-      c = _mm256_add_epi32(c, sixteen(w + i + 32, x + i + 32));
-      d = _mm256_add_epi32(d, sixteen(w + i + 48, x + i + 48));
-    }
-    for (; i + 16 <= num; i += 16) a = _mm256_add_epi32(a, sixteen(w + i, x + i));
-    a = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-    sum = _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+    __m256i s[R][4] = {};
+    for (; i + 64 <= num; i += 64)
+      for (int k = 0; k < 4; k++)
+        for (int r = 0; r < R; r++)
+          s[r][k] = _mm256_add_epi32(s[r][k], sixteen(w[r] + i + 16 * k, x + i + 16 * k));
+    for (; i + 16 <= num; i += 16)
+      for (int r = 0; r < R; r++) s[r][0] = _mm256_add_epi32(s[r][0], sixteen(w[r] + i, x + i));
+    for (int r = 0; r < R; r++)
+      sums[r] = sum_of(_mm256_add_epi32(_mm256_add_epi32(s[r][0], s[r][1]),
+                                        _mm256_add_epi32(s[r][2], s[r][3])));
 #endif
-    for (; i < num; i++) sum += (uint32_t)((int32_t)w[i] * x[i]);
-    return (int32_t)sum;
+    for (; i < num; i++)
+      for (int r = 0; r < R; r++) sums[r] += (int32_t)w[r][i] * x[i];
   }
 
 #if defined(__AVX2__)
@@ -102,6 +106,12 @@ class WholeRow {
   static __m256i sixteen(const int8_t* w, const int16_t* x) {
     return _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w)),
                              _mm256_load_si256((const __m256i*)x));
+  }
+
+  static int32_t sum_of(__m256i v) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
   }
 #endif
 

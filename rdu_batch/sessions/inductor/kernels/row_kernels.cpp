@@ -239,7 +239,7 @@ struct Int8Dot {
 
   template <int R>
   void rows(const char* const (&rows)[R], float (&y)[R]) const {
-    for (int r = 0; r < R; r++) y[r] = x_I.times((const int8_t*)rows[r]);
+    x_I.times(rows, y);
   }
   float scaled(float sum, const Matrix& matrix, int64_t o) const { return sum * matrix.scale_O[o]; }
 };
