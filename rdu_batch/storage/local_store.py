@@ -1,7 +1,9 @@
 """A folder of the local (or a network-mounted) file system.
 
-Whole writes: a temporary name beside the target, fsync, ``os.replace``. Create-once: the same with
-``os.link``, which fails when the target exists. Both leave files with the umask's permissions.
+Files are written without a name (``O_TMPFILE``), synced, then linked to their name: whoever dies
+midway leaves nothing. A name that exists is replaced through a temporary name beside it, as is all
+where the file system knows no nameless files. Create-once: the link, which fails when the target
+exists. Files get the umask's permissions.
 Does not use fsspec: its local driver creates with a gap between the check and the write.
 """
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 _TEMPORARY = re.compile(r"^\.[0-9a-f]{16}\.tmp$")
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})
+#: What open(O_TMPFILE) ends with where the file system or the kernel does not know it.
+_NO_NAMELESS_FILES = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL})
 _COPY_BYTES = 8 * 2**20
 
 
@@ -107,13 +111,13 @@ class LocalStore(Store):
             return False
         with (
             writing("create", str(target)),
-            _temporary_beside(target, lambda file: file.write(content)) as temporary,
+            _filled_file(target.parent, lambda file: file.write(content)) as file,
         ):
             try:
-                os.link(temporary, target)
+                file.link(target.name)
             except FileExistsError:
-                # A network mount may repeat a link whose reply was lost: two names mean ours.
-                return temporary.stat().st_nlink > 1
+                # A network mount may repeat a link whose reply was lost: one name more means ours.
+                return file.is_linked()
             except OSError as error:
                 if error.errno in _NO_LINKS:
                     raise CreateOnceUnsupported(
@@ -121,7 +125,6 @@ class LocalStore(Store):
                         f"({error}); use a folder on another file system or an object store"
                     ) from error
                 raise
-            _sync_folder(target.parent)
         return True
 
     def copy(self, source: str, target: str) -> None:
@@ -138,25 +141,81 @@ class LocalStore(Store):
 
     def _replace(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
         target = self._path(name)
-        with writing("write", str(target)), _temporary_beside(target, fill) as temporary:
-            temporary.replace(target)
-            _sync_folder(target.parent)
+        with writing("write", str(target)), _filled_file(target.parent, fill) as file:
+            file.replace(target.name)
+
+
+class _FilledFile:
+    """A written and synced file in a folder, which waits for its name.
+
+    Args:
+        folder: Descriptor of the folder.
+        file: Descriptor of the file.
+        temporary: The file's name for now; None while it has none.
+    """
+
+    def __init__(self, folder: int, file: int, temporary: str | None) -> None:
+        self.folder, self.file, self.temporary = folder, file, temporary
+        self._num_links = 0 if temporary is None else 1
+
+    def link(self, name: str) -> None:
+        """Give the file this name; FileExistsError where the name is taken."""
+        source = f"/proc/self/fd/{self.file}" if self.temporary is None else self.temporary
+        os.link(source, name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def is_linked(self) -> bool:
+        """Whether ``link`` took effect."""
+        return os.fstat(self.file).st_nlink > self._num_links
+
+    def replace(self, name: str) -> None:
+        """Give the file this name, whatever had it before."""
+        if self.temporary is None:
+            with suppress(FileExistsError):
+                self.link(name)
+                return
+            temporary = _temporary_name()
+            self.link(temporary)
+            self.temporary = temporary
+        os.replace(self.temporary, name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
 
 
 @contextmanager
-def _temporary_beside(target: Path, fill: Callable[[BinaryIO], object]) -> Iterator[Path]:
-    """Give a filled and synced file in the target's folder; it is gone afterwards."""
-    _make_folder(target.parent)
-    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+def _filled_file(path: Path, fill: Callable[[BinaryIO], object]) -> Iterator[_FilledFile]:
+    """Give a filled file; afterwards the folder is synced and no temporary name is left."""
+    _make_folder(path)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with temporary.open("xb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
+        descriptor, temporary = _open_new(folder)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+            filled = _FilledFile(folder, descriptor, temporary)
+            try:
+                fill(file)
+                file.flush()
+                os.fsync(descriptor)
+                yield filled
+            finally:
+                if filled.temporary is not None:
+                    with suppress(FileNotFoundError):
+                        os.unlink(filled.temporary, dir_fd=folder)
+        _sync(folder)
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        os.close(folder)
+
+
+def _open_new(folder: int) -> tuple[int, str | None]:
+    """Open a new file in a folder: its descriptor and, where it has to have one, its name."""
+    try:
+        return os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o666, dir_fd=folder), None
+    except OSError as error:
+        if error.errno not in _NO_NAMELESS_FILES:
+            raise
+    temporary = _temporary_name()
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    return os.open(temporary, flags, 0o666, dir_fd=folder), temporary
+
+
+def _temporary_name() -> str:
+    return f".{secrets.token_hex(8)}.tmp"
 
 
 def _make_folder(folder: Path) -> None:
@@ -170,18 +229,19 @@ def _make_folder(folder: Path) -> None:
     except FileExistsError:
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(folder)) from None
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: int) -> None:
+    try:
+        os.fsync(folder)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some mounts cannot sync a folder
             raise
-    finally:
-        os.close(descriptor)
 
 
 def _walk(

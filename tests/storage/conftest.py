@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -75,10 +77,26 @@ def s3_url(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def refuse_nameless_files() -> Callable[..., int]:
+    """An ``os.open`` as on a file system (NFS, say) that knows no files without a name."""
+    real_open = os.open
+
+    def refusing(path: str, flags: int, *more: int, **named: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), path)
+        return real_open(path, flags, *more, **named)
+
+    return refusing
+
+
+@pytest.fixture(
+    params=["local", "local, named", "memory", pytest.param("s3", marks=pytest.mark.s3)]
+)
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Every kind of store that can hold an output, each an empty folder that does not exist yet."""
-    if request.param == "local":
+    if request.param == "local, named":
+        monkeypatch.setattr(os, "open", refuse_nameless_files())
+    if request.param.startswith("local"):
         return open_store(str(tmp_path / "new" / "store"))
     if request.param == "memory":
         return open_store(f"memory://{uuid.uuid4().hex}/store")
