@@ -52,6 +52,10 @@ def _option(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
     "--isa", type=click.Choice(["native", "avx2", "avx512"]), default="native", show_default=True,
     help="Instruction set the graphs may use; native: the best of this machine.",
 )  # fmt: skip
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+    help="What the graphs run on; cuda: this machine's GPU, and others of its architecture.",
+)  # fmt: skip
 @_option("output_folder", help="The tutorial's way to say --out, with --pef_name.")
 @_option("pef_name", help="Name of the artifact's folder in --output_folder.")
 @_option("batch_size", type=int, default=1, help="Only 1: a session holds one row at a time.")
@@ -108,6 +112,7 @@ def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[s
         prefill_chunk=DEFAULT_PREFILL_CHUNK if chunk is None else chunk,
         instruction_set=None if options["isa"] == "native" else options["isa"],
         weights=options["weights"],
+        device=options["device"],
     )
     compiled = compile_artifact(source, out_url, settings, say)
     artifact = compiled.artifact

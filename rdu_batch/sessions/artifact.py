@@ -23,6 +23,7 @@ FORMAT_VERSION = 2
 DTYPES = ("bf16", "fp32")
 #: ``plain``: in the artifact's dtype. ``int8``: those of products as int8, the rest plain.
 WEIGHTS = ("plain", "int8")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ArtifactFile:
 class Target:
     """The machine the compiled graphs run on; empty strings where a kind compiles nothing."""
 
-    #: ``cpu`` or ``cuda``.
+    #: One of ``DEVICES``.
     device: str = "cpu"
     #: As ``platform.machine()`` says: ``x86_64``, ``aarch64``.
     machine: str = ""
@@ -48,6 +49,9 @@ class Target:
     cpu_flags: tuple[str, ...] = ()
     torch_version: str = ""
     transformers_version: str = ""
+    #: Architecture of the GPU that the graphs are for (``sm_90``); empty on cpu, and then not in
+    #: the file either.
+    gpu_arch: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Artifact:
                 "cpu_flags": sorted(self.target.cpu_flags),
                 "torch_version": self.target.torch_version,
                 "transformers_version": self.target.transformers_version,
+                **({"gpu_arch": self.target.gpu_arch} if self.target.gpu_arch else {}),
             },
             "geometry": {
                 "dtype": self.dtype,
@@ -217,6 +222,7 @@ def _artifact_of(document: Mapping[str, Any], *, digest: str, url: str) -> Artif
             cpu_flags=tuple(target["cpu_flags"]),
             torch_version=str(target["torch_version"]),
             transformers_version=str(target["transformers_version"]),
+            gpu_arch=str(target.get("gpu_arch", "")),
         ),
         files=files,
         layouts={str(name): str(layout) for name, layout in document["layouts"].items()},

@@ -40,7 +40,7 @@ from rdu_batch.sessions.inductor.geometry import (
 )
 from rdu_batch.sessions.inductor.kernels.build import build_kernels
 from rdu_batch.sessions.inductor.rotary import rotary_limit
-from rdu_batch.sessions.inductor.target import choose_instruction_set
+from rdu_batch.sessions.inductor.target import choose_gpu_arch, choose_instruction_set
 from rdu_batch.sessions.model_files import write_model
 from rdu_batch.sessions.perplexity import QualityProbe
 from rdu_batch.sessions.plain_model import read_config
@@ -81,14 +81,16 @@ def compile_artifact(
         UsageError: settings that the model cannot have. Ends the command (exit 2).
         InputError: the checkpoint is missing, or does not fit its config (exit 4).
         ArtifactError: ``out_url`` holds another artifact, or the model cannot be compiled, or its
-            graphs do not compute what transformers computes (exit 8).
+            graphs do not compute what transformers computes, or this machine is not one that the
+            graphs would run on (exit 8).
     """
+    gpu_arch = choose_gpu_arch(settings.device)
     checkpoint = find_checkpoint(source)
     config = read_config(checkpoint.config_path)
     _check_positions(config, settings.max_seq_length)
     if settings.kind == "inductor":
         _check_rotary(config, settings.max_seq_length)
-    plan = _plan(checkpoint, config, settings)
+    plan = _plan(checkpoint, config, settings, gpu_arch)
     found = artifact_at(out_url)
     if found is not None:
         check_same_settings(found, plan)
@@ -127,7 +129,9 @@ def _check_rotary(config: Any, max_seq_length: int) -> None:
         )
 
 
-def _plan(checkpoint: Checkpoint, config: Any, settings: CompileSettings) -> Artifact:
+def _plan(
+    checkpoint: Checkpoint, config: Any, settings: CompileSettings, gpu_arch: str
+) -> Artifact:
     """The artifact as it will be, without files: everything known before the model is loaded."""
     import transformers
 
@@ -151,12 +155,13 @@ def _plan(checkpoint: Checkpoint, config: Any, settings: CompileSettings) -> Art
         model_digest=checkpoint.model_digest(),
         settings_digest="",
         target=Target(
-            device="cpu",
+            device=settings.device,
             machine=platform.machine() if compiled else "",
             instruction_set=chosen.name if chosen else "",
             cpu_flags=chosen.cpu_flags if chosen else (),
             torch_version=torch.__version__,
             transformers_version=transformers.__version__,
+            gpu_arch=gpu_arch,
         ),
         files={},
     )
@@ -211,8 +216,10 @@ def _fill(
             instruction_set=plan.target.instruction_set,
             layouts=layouts,
             without=plan.without,
+            device=plan.target.device,
         )
-        build_kernels(folder / KERNELS_FILE, choose_instruction_set(settings.instruction_set))
+        if settings.device == "cpu":
+            build_kernels(folder / KERNELS_FILE, choose_instruction_set(settings.instruction_set))
         compile_graphs(folder, settings, on_progress)
     artifact = replace(plan, files=folder_entries(folder), layouts=layouts, url=str(folder))
     local = LocalArtifact(folder, artifact)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rdu_batch.errors import UsageError
-from rdu_batch.sessions.artifact import DTYPES, WEIGHTS
+from rdu_batch.sessions.artifact import DEVICES, DTYPES, WEIGHTS
 
 KINDS: Final = ("inductor", "eager")
 DEFAULT_PREFILL_CHUNK: Final = 256
@@ -37,6 +37,8 @@ class CompileSettings:
     weights: str = "plain"
     #: Names of patches to leave out (``inductor/patches.py``), to measure what they buy.
     without: tuple[str, ...] = ()
+    #: ``cpu``, or ``cuda`` for the GPU of the machine that compiles.
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -50,9 +52,26 @@ class CompileSettings:
                 f"weights {self.weights} of kind {self.kind}: only kind inductor has them; an "
                 f"eager session opens such an artifact too"
             )
+        self._check_device()
         for name in ("max_seq_length", "prefill_chunk"):
             if getattr(self, name) < 2:
                 raise UsageError(f"{name} is {getattr(self, name)}, wanted 2 or more")
+
+    def _check_device(self) -> None:
+        if self.device not in DEVICES:
+            raise UsageError(f"device {self.device!r}: wanted {' or '.join(DEVICES)}")
+        if self.device == "cpu":
+            return
+        if self.kind != "inductor":
+            raise UsageError(
+                f"device {self.device} of kind {self.kind}: only kind inductor runs there; leave "
+                "--device out"
+            )
+        if self.weights != "plain":
+            raise UsageError(
+                f"weights {self.weights} with device {self.device}: the {self.weights} products "
+                "are code for processors; use --weights plain, or --device cpu"
+            )
 
     @property
     def chunk(self) -> int:

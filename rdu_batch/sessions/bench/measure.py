@@ -61,10 +61,12 @@ def _measure(
         opening = time_opening(settings)
         say(f"open: {opening.open_s:.2f} s")
         eager = PlainModel(local, ids, settings.new_tokens) if settings.against_eager else None
-        product = MatrixProduct(TORCH_DTYPES[artifact.dtype])
+        device = artifact.target.device
+        product = MatrixProduct(TORCH_DTYPES[artifact.dtype], device)
         prefill = prefill_rounds(session, ids, product, settings.rounds, eager)
         say(f"prefill: {len(prefill)} rounds")
-        reader = MemoryReader(local.path(KERNELS_FILE), local.path(WEIGHTS_FILE))
+        kernels = local.path(KERNELS_FILE) if device == "cpu" else None
+        reader = MemoryReader(kernels, local.path(WEIGHTS_FILE), device)
         decode = _decode(settings, ids, costs, reader, [session, *variant], eager)
         say(f"decode: {len(decode)} rounds")
         side_by_side = None

@@ -9,6 +9,9 @@ machine of ``tests/benchmarks/LOG.md``: a virtual machine looks every page up tw
 sessions share lie in the page cache, in small pages on most kernels, and so does the memory that
 counts here, torch's own tensors' too; the rate over large pages stands beside it, because that is
 what the memory itself could do.
+
+On a GPU ``torch.sum`` is the only way to read, and what is timed ends when the device is at rest.
+That part has never run on a GPU.
 """
 
 from __future__ import annotations
@@ -33,9 +36,12 @@ if TYPE_CHECKING:
 
 #: Much more than any cache holds, read in some milliseconds.
 READ_BYTES = 256 << 20
+#: The same for a GPU; so often in a row that starting and ending do not count.
+GPU_READ_BYTES = 1 << 30
+_GPU_REPEATS = 8
 #: A weights file below this may lie in a cache, and says nothing about memory.
 LEAST_MAPPED_BYTES = 64 << 20
-_MATRIX_SIZE = 2048
+_MATRIX_SIZE, _GPU_MATRIX_SIZE = 2048, 8192
 
 
 def read_function_name(library: bytes) -> str | None:
@@ -67,21 +73,29 @@ class Memory:
 
 
 class MemoryReader:
-    """Reads memory with torch's number of threads, and says how fast."""
+    """Reads memory with torch's number of threads, or on a GPU, and says how fast."""
 
-    def __init__(self, kernels: Path, weights: Path) -> None:
-        """Take twice ``READ_BYTES`` of memory and map the weights file.
+    def __init__(self, kernels: Path | None, weights: Path, device: str = "cpu") -> None:
+        """Take the memory to read: twice ``READ_BYTES`` and the mapped weights file, on cpu.
 
         Args:
-            kernels: the artifact's decode kernels, for their reading loop.
+            kernels: the artifact's decode kernels, for their reading loop; None if it has none.
             weights: the artifact's weights file.
+            device: whose memory: ``cpu`` or ``cuda``.
         """
-        self._own = _read_function(kernels)
-        self._tensor = _anonymous(large_pages=False)
-        self._ordinary = _memory_of([self._tensor])
-        self._large = _memory_of([_anonymous(large_pages=True)])
-        mapped = _memory_of(list(map_tensors(weights).values()))
-        self._mapped = mapped if mapped.num_bytes >= LEAST_MAPPED_BYTES else None
+        self._device = device
+        self._own = None if kernels is None else _read_function(kernels)
+        self._ordinary: Memory | None = None
+        self._large: Memory | None = None
+        self._mapped: Memory | None = None
+        if device == "cpu":
+            self._tensor = _anonymous(large_pages=False)
+            self._ordinary = _memory_of([self._tensor])
+            self._large = _memory_of([_anonymous(large_pages=True)])
+            mapped = _memory_of(list(map_tensors(weights).values()))
+            self._mapped = mapped if mapped.num_bytes >= LEAST_MAPPED_BYTES else None
+        else:
+            self._tensor = torch.ones(GPU_READ_BYTES // 4, device=device)
         self.before()
 
     def before(self) -> ReadRates:
@@ -111,9 +125,19 @@ class MemoryReader:
         return memory.num_bytes / (time.perf_counter() - begin_s)
 
     def _torch_sum(self) -> float:
+        repeats = 1 if self._device == "cpu" else _GPU_REPEATS
+        _wait_for(self._device)
         begin_s = time.perf_counter()
-        self._tensor.sum()
-        return self._tensor.nbytes / (time.perf_counter() - begin_s)
+        for _ in range(repeats):
+            self._tensor.sum()
+        _wait_for(self._device)
+        return repeats * self._tensor.nbytes / (time.perf_counter() - begin_s)
+
+
+def _wait_for(device: str) -> None:
+    """Until a GPU has done what it was told; on cpu calls are done when they return."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _anonymous(*, large_pages: bool) -> torch.Tensor:
@@ -135,17 +159,24 @@ def _memory_of(tensors: list[torch.Tensor]) -> Memory:
 
 
 class MatrixProduct:
-    """Multiplies two square matrices of one type with torch's number of threads."""
+    """Multiplies two square matrices of one type, with torch's number of threads or on a GPU."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        size = (_MATRIX_SIZE, _MATRIX_SIZE)
+    def __init__(self, dtype: torch.dtype, device: str = "cpu") -> None:
+        self._device = device
+        # A GPU is done with the small ones sooner than it was told to begin.
+        self._size = _MATRIX_SIZE if device == "cpu" else _GPU_MATRIX_SIZE
+        size = (self._size, self._size)
         generator = torch.Generator().manual_seed(1)
-        self._a, self._b = (torch.randn(size, generator=generator).to(dtype) for _ in range(2))
-        self._out = torch.empty(size, dtype=dtype)
+        self._a, self._b = (
+            torch.randn(size, generator=generator).to(device, dtype) for _ in range(2)
+        )
+        self._out = torch.empty(size, dtype=dtype, device=device)
         self.flop_per_s()
 
     def flop_per_s(self) -> float:
         """Floating-point operations a second of one product."""
+        _wait_for(self._device)
         begin_s = time.perf_counter()
         torch.mm(self._a, self._b, out=self._out)
-        return 2 * _MATRIX_SIZE**3 / (time.perf_counter() - begin_s)
+        _wait_for(self._device)
+        return 2 * self._size**3 / (time.perf_counter() - begin_s)

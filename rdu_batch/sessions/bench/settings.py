@@ -68,6 +68,11 @@ class BenchSettings:
                 f"{artifact.url}: an artifact of kind {artifact.kind}, bench measures kind "
                 "inductor; compile the model with --kind inductor, and compare with --against eager"
             )
+        if artifact.target.device != "cpu" and (self.without or self.sessions):
+            raise UsageError(
+                f"{artifact.url}: compiled for {artifact.target.device}; --without and --sessions "
+                "measure artifacts of device cpu"
+            )
         if artifact.threads not in (None, self.threads):
             raise UsageError(
                 f"{artifact.url}: compiled for {artifact.threads} threads, asked for "

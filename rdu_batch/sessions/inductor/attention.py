@@ -73,6 +73,7 @@ def additive_mask(
     local_size: int | None = None,
     use_vmap: bool = False,
     config: Any = None,
+    device: torch.device | None = None,
     **_ignored: Any,
 ) -> Tensor:
     """The mask [1, 1, C, N] of one kind of layer: 0 where a token attends, -inf where it does not.
@@ -89,14 +90,15 @@ def additive_mask(
         local_size: the window of a sliding layer, or the chunk of a chunked one.
         use_vmap: transformers found a rule of the model's own, which may be no function of indices.
         config: the model's.
+        device: of the mask, and of ``q_offset``.
 
     Raises:
         ArtifactError: the model has a rule of its own.
     """
     if use_vmap:
         raise ArtifactError("its attention mask follows a rule of its own, not causal or sliding")
-    queries_C1 = (q_offset + torch.arange(q_length))[:, None]
-    keys_N = torch.arange(kv_length)
+    queries_C1 = (q_offset + torch.arange(q_length, device=device))[:, None]
+    keys_N = torch.arange(kv_length, device=device)
     # The overlays index tensors by batch and head only where there is padding; both are 0 here.
     attends_CN = mask_function(0, 0, queries_C1, keys_N[None])
     mask_11CN = torch.where(attends_CN, 0.0, float("-inf"))[None, None]

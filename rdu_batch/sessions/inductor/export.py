@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from rdu_batch.errors import ArtifactError
 from rdu_batch.sessions.inductor.cache import in_place_cache
@@ -37,11 +38,11 @@ from rdu_batch.sessions.inductor.geometry import (
     constants_file,
     graph_file,
 )
-from rdu_batch.sessions.inductor.kernels.build import kernels_suffix
-from rdu_batch.sessions.inductor.kernels.ops import RowOperators, row_operators, shims_of
 from rdu_batch.sessions.inductor.kernels.siblings import join_siblings
+from rdu_batch.sessions.inductor.options import inductor_options, operators_for
 from rdu_batch.sessions.inductor.package import load_kernels, open_package
 from rdu_batch.sessions.inductor.patches import Form, patch_model
+from rdu_batch.sessions.inductor.replay import check_buckets
 from rdu_batch.sessions.inductor.rotary import freeze_rotary
 from rdu_batch.sessions.inductor.target import choose_instruction_set, pinned_inductor
 from rdu_batch.sessions.inductor.weights import (
@@ -61,19 +62,6 @@ if TYPE_CHECKING:
 
     from rdu_batch.sessions.inductor.int8 import Int8Weight
 
-#: What is left to Inductor in decode are rows of some hundred numbers: threads would only wait for
-#: each other, and so would buffers from the heap (measured: tests/benchmarks/LOG.md).
-_DECODE_CONFIGS = {
-    "cpp.threads": 1,
-    "aot_inductor.allow_stack_allocation": True,
-    "aot_inductor.compile_wrapper_opt_level": "O1",
-}
-_PREFILL_CONFIGS = {
-    # Threads are chosen when a session opens, not by this machine.
-    "cpp.dynamic_threads": True,
-    # The wrapper only calls kernels: optimizing it costs seconds and gains nothing here.
-    "aot_inductor.compile_wrapper_opt_level": "O0",
-}
 #: Operators that exist wherever a session runs: torch's own in C++, and this project's.
 _OPERATOR_NAMESPACES = ("aten", "prims", "higher_order", "rdu_batch")
 
@@ -139,12 +127,13 @@ def export_graph(
     """
     cache = cache_shape_of(model.config)
     freeze_rotary(model, settings.max_seq_length)
-    operators = _operators(settings)
+    operators = operators_for(settings)
     form: Form = "row" if graph == "decode" else "chunk"
-    patched = patch_model(model, form, operators, settings.without, int8)
+    device = settings.device
+    patched = patch_model(model.to(device), form, operators, settings.without, int8)
     dtype = TORCH_DTYPES[settings.dtype]
-    keys = cache.zeros(settings.cache_length, dtype)
-    values = cache.zeros(settings.cache_length, dtype)
+    keys = cache.zeros(settings.cache_length, dtype, device)
+    values = cache.zeros(settings.cache_length, dtype, device)
     # Every row attends to two positions at least in decode, and never to the last of the cache:
     # export adds guards where a dimension may be 1 or may equal another one.
     num_positions = torch.export.Dim("num_positions", min=2, max=settings.cache_length - 1)
@@ -155,10 +144,13 @@ def export_graph(
         if settings.prefill_chunk > 2:
             num_tokens = torch.export.Dim("num_tokens", min=2, max=settings.prefill_chunk)
     inputs = (
-        torch.zeros(1, example_tokens, dtype=torch.long),
-        torch.arange(example_tokens),
-        torch.zeros(1, 1, example_tokens, min(example_tokens + 3, settings.cache_length - 1)),
-        torch.tensor([example_tokens - 1]),
+        torch.zeros(1, example_tokens, dtype=torch.long, device=device),
+        torch.arange(example_tokens, device=device),
+        torch.zeros(
+            (1, 1, example_tokens, min(example_tokens + 3, settings.cache_length - 1)),
+            device=device,
+        ),
+        torch.tensor([example_tokens - 1], device=device),
         keys,
         values,
     )
@@ -179,14 +171,11 @@ def export_graph(
             prefer_deferred_runtime_asserts_over_guards=True,
         )
     _check_operators(program)
-    if "joined_rows" not in settings.without:
+    _check_devices(program, device)
+    if operators is not None and "joined_rows" not in settings.without:
         join_siblings(program, operators.products)
         join_siblings(program, operators.int8_products)
     return program
-
-
-def _operators(settings: GraphSettings) -> RowOperators:
-    return row_operators(kernels_suffix(choose_instruction_set(settings.instruction_set)))
 
 
 def _check_operators(program: ExportedProgram) -> None:
@@ -201,6 +190,20 @@ def _check_operators(program: ExportedProgram) -> None:
             raise ArtifactError(f"it calls {node.target}, which only exists inside {name}")
 
 
+def _check_devices(program: ExportedProgram, device: str) -> None:
+    """Refuse a graph that computes elsewhere too: a CUDA graph would replay its first answer.
+
+    Raises:
+        ArtifactError: names the operator.
+    """
+    for node in program.graph.nodes:
+        for value in tree_leaves(node.meta.get("val")):
+            if isinstance(value, torch.Tensor) and value.device.type != device:
+                raise ArtifactError(
+                    f"{node.target} has its numbers on {value.device.type}, in a graph for {device}"
+                )
+
+
 def compile_graph(
     program: ExportedProgram, package: Path, graph: str, settings: GraphSettings
 ) -> None:
@@ -210,26 +213,18 @@ def compile_graph(
         torch._inductor.aoti_compile_and_package(  # noqa: SLF001 - the documented entry point
             program,
             package_path=str(package),
-            inductor_configs={
-                **target_settings,
-                "aot_inductor.package_constants_in_so": False,
-                "aot_inductor.custom_ops_to_c_shims": shims_of(_operators(settings)),
-                # Make norms buffers of their own, not part of every row of the next product.
-                "realize_opcount_threshold": 3,
-                "realize_reads_threshold": 2,
-                **(_DECODE_CONFIGS if graph == "decode" else _PREFILL_CONFIGS),
-            },
+            inductor_configs={**target_settings, **inductor_options(graph, settings)},
         )
 
 
 def _save_constants(
-    program: ExportedProgram, folder: Path, graph: str, weights: Container[str]
+    program: ExportedProgram, folder: Path, graph: str, device: str, weights: Container[str]
 ) -> None:
     """Keep what the package wants bound and the weights file does not hold."""
     held = {**program.constants, **program.state_dict}
-    wanted = open_package(folder / graph_file(graph)).get_constant_fqns()
+    wanted = open_package(folder / graph_file(graph), device).get_constant_fqns()
     names = [name for name in wanted if name.removeprefix(WEIGHT_PREFIX) not in weights]
-    write_tensors(folder / constants_file(graph), {name: held[name] for name in names})
+    write_tensors(folder / constants_file(graph), {name: held[name].cpu() for name in names})
 
 
 def main(argv: list[str]) -> None:
@@ -260,12 +255,16 @@ def _compile_one(argv: list[str]) -> None:
     int8 = int8_weights(tensors, settings.layouts)
     try:
         program = export_graph(model, graph, settings, int8)
+        if graph == "decode" and settings.device != "cpu":
+            check_buckets(program, settings.cache_length - 1)
     except Exception as error:  # tracing foreign code raises all sorts
         raise cannot_compile(model.config.model_type, reason_of(error)) from error
     say("export")
-    load_kernels(folder / KERNELS_FILE)
+    if settings.device == "cpu":
+        load_kernels(folder / KERNELS_FILE)
     compile_graph(program, folder / graph_file(graph), graph, settings)
-    _save_constants(program, folder, graph, bound_tensors(tensors, settings.layouts))
+    bound = bound_tensors(tensors, settings.layouts)
+    _save_constants(program, folder, graph, settings.device, bound)
     say("compile")
 
 

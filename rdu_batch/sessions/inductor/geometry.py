@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GRAPHS: Final = ("prefill", "decode")
 WEIGHTS_FILE: Final = "weights.safetensors"
-#: The decode kernels that graphs call, as a shared library.
+#: The decode kernels that graphs for cpu call, as a shared library.
 KERNELS_FILE: Final = "kernels.so"
 #: Name of the model inside a graph: a weight is known to the graph as "model." plus its own name.
 WEIGHT_PREFIX: Final = "model."
@@ -38,6 +38,8 @@ class GraphSettings:
     layouts: Mapping[str, str]
     #: ``Artifact.without``: names of patches left out, to measure what they buy.
     without: tuple[str, ...] = ()
+    #: ``Target.device``: where the graph computes, and where its inputs lie.
+    device: str = "cpu"
 
     def to_argument(self) -> str:
         """One command-line argument that ``from_argument`` reads back."""
@@ -58,10 +60,12 @@ class CacheShape:
     num_kv_heads: int
     head_size: int
 
-    def zeros(self, cache_length: int, dtype: torch.dtype) -> list[Tensor]:
+    def zeros(
+        self, cache_length: int, dtype: torch.dtype, device: str | torch.device = "cpu"
+    ) -> list[Tensor]:
         """Fresh keys, or values, of all layers."""
         shape = (1, self.num_kv_heads, cache_length, self.head_size)
-        return [torch.zeros(shape, dtype=dtype) for _ in range(self.num_layers)]
+        return [torch.zeros(shape, dtype=dtype, device=device) for _ in range(self.num_layers)]
 
 
 def cache_shape_of(config: Any) -> CacheShape:

@@ -36,8 +36,8 @@ def load_kernels(path: Path) -> Any:
         ) from error
 
 
-def open_package(path: Path) -> Any:
-    """Load the native code of one graph.
+def open_package(path: Path, device: str = "cpu") -> Any:
+    """Load the native code of one graph, for ``cpu`` or for the first GPU of this process.
 
     Uses the class under ``torch._inductor.aoti_load_package``: the function imports all of
     Inductor first, which takes seconds and does nothing for a package that is loaded as it is.
@@ -47,9 +47,12 @@ def open_package(path: Path) -> Any:
     """
     import torch
 
+    on_gpu = device == "cuda"
     try:
+        # On a GPU without torch's own synchronization between calls: it asks for the state of
+        # events, which must not be done while a CUDA graph is captured. One stream orders calls.
         package = torch._C._aoti.AOTIModelPackageLoader(  # noqa: SLF001 - see above
-            str(path), "model", False, 1, -1
+            str(path), "model", on_gpu, 1, 0 if on_gpu else -1
         )
     except RuntimeError as error:
         raise ArtifactError(

@@ -1,13 +1,20 @@
 """The inductor session: a key/value cache, two compiled graphs, and nothing else.
 
 Promises: a row's tokens depend on that row alone; weights are shared with every other session of
-the node; opening needs no compiler. Does not: tokenize or sample; see ``decode_loop.py``.
+the node, where the device is the node's processor; opening needs no compiler. Does not: tokenize or
+sample; see ``decode_loop.py``.
+
+On a GPU (an artifact of device ``cuda``) each session has a copy of the weights in device memory,
+prefill runs the compiled graph, and decode replays recordings of it (``replay.py``). All of that is
+written against torch 2.13's documented interfaces and has never run on a GPU.
 
 Shapes: S prompt length, C tokens of a prefill chunk, N positions attended to, L cache positions.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,15 +31,21 @@ from rdu_batch.sessions.inductor.geometry import (
     graph_file,
 )
 from rdu_batch.sessions.inductor.package import bind_tensors, load_kernels, open_package
+from rdu_batch.sessions.inductor.replay import (
+    CudaRecorder,
+    ReplayedGraph,
+    bucket_of,
+    greedy_choice,
+)
 from rdu_batch.sessions.inductor.target import check_target
 from rdu_batch.sessions.inductor.weights import bound_tensors, map_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
-    from rdu_batch.sessions.artifact import LocalArtifact
+    from rdu_batch.sessions.artifact import Artifact, LocalArtifact
 
 #: Fills the end of the last chunk. Any id does: what it writes is overwritten before it is read.
 PAD_ID = 0
@@ -47,7 +60,7 @@ def chunk_tokens(num_tokens: int, prefill_chunk: int) -> int:
 
 
 class InductorSession:
-    """A model compiled ahead of time, on CPU, at batch size 1; see ``door.Session``.
+    """A model compiled ahead of time, at batch size 1; see ``door.Session``.
 
     Leading chunks that a prompt shares with the prompt before are kept: their keys and values were
     computed from the same tokens, by the same graph, at the same positions and sizes, so a fresh
@@ -55,24 +68,42 @@ class InductorSession:
     """
 
     def __init__(
-        self, info: SessionInfo, prefill_graph: Any, decode_graph: Any, keys_values: list[Tensor]
+        self,
+        info: SessionInfo,
+        prefill_graph: Any,
+        decode_graph: Any,
+        keys_values: list[Tensor],
+        attended: Callable[[int], int] = int,
+        bound: Any = None,
     ) -> None:
+        """Put together what ``open`` has loaded.
+
+        Args:
+            info: limits, dtype and vocabulary.
+            prefill_graph: as ``open_package`` gives it.
+            decode_graph: the same, or one that replays it.
+            keys_values: the cache, on the device of the graphs.
+            attended: how many positions decode attends to, of how many it has to; as many if left
+                out.
+            bound: what the graphs hold bare pointers into; lives as long as the session.
+        """
         self._info = info
         self._prefill_graph, self._decode_graph = prefill_graph, decode_graph
+        self._attended = attended
         self._keys_values = keys_values
         cache_length = keys_values[0].shape[2]
-        self._positions_L = torch.arange(cache_length)
-        self._token_11 = torch.zeros(1, 1, dtype=torch.long)
+        self._device = keys_values[0].device
+        self._positions_L = torch.arange(cache_length, device=self._device)
+        self._token_11 = torch.zeros(1, 1, dtype=torch.long, device=self._device)
         # Graphs take the number of positions from a mask's size, and never read it.
-        self._mask_111L = torch.zeros(1, 1, 1, cache_length)
-        self._scored = torch.arange(info.prefill_chunk)
+        self._mask_111L = torch.zeros(1, 1, 1, cache_length, device=self._device)
+        self._scored_1 = torch.zeros(1, dtype=torch.long, device=self._device)
         #: Where the next decode must be; None when there is no row.
         self._next_position: int | None = None
         #: Tokens of the whole chunks that lie in the cache from position 0 on.
         self._cached_ids: list[int] = []
         self._closed = False
-        #: What the graphs hold bare pointers into.
-        self._bound: Any = None
+        self._bound = bound
 
     @classmethod
     def open(cls, local: LocalArtifact, *, threads: int) -> InductorSession:
@@ -94,16 +125,27 @@ class InductorSession:
             )
         check_target(artifact.target, url=artifact.url)
         torch.set_num_threads(threads)
-        weights = bound_tensors(map_tensors(local.path(WEIGHTS_FILE)), artifact.layouts)
+        device = artifact.target.device
+        stored = _on_device(map_tensors(local.path(WEIGHTS_FILE)), device)
+        weights = bound_tensors(stored, artifact.layouts)
         named = {WEIGHT_PREFIX + name: tensor for name, tensor in weights.items()}
-        load_kernels(local.path(KERNELS_FILE))
+        if device == "cpu":
+            load_kernels(local.path(KERNELS_FILE))
         graphs = []
         for graph in ("prefill", "decode"):
             path = local.path(graph_file(graph))
-            package = open_package(path)
-            constants = map_tensors(local.path(constants_file(graph)))
+            package = open_package(path, device)
+            constants = _on_device(map_tensors(local.path(constants_file(graph))), device)
             bind_tensors(package, {**named, **constants}, path=path)
             graphs.append((package, constants))
+        (prefill_graph, _), (decode_graph, _) = graphs
+        return cls._over(artifact, threads, prefill_graph, decode_graph, (named, graphs))
+
+    @classmethod
+    def _over(
+        cls, artifact: Artifact, threads: int, prefill_graph: Any, decode_graph: Any, bound: Any
+    ) -> InductorSession:
+        """The session over loaded graphs, with an empty cache on their device."""
         info = SessionInfo(
             kind="inductor",
             max_seq_length=artifact.max_seq_length,
@@ -114,13 +156,16 @@ class InductorSession:
         )
         shape = CacheShape(artifact.num_layers, artifact.num_kv_heads, artifact.head_size)
         dtype = TORCH_DTYPES[artifact.dtype]
+        device = torch.device(artifact.target.device)
         keys_values = [
-            *shape.zeros(artifact.cache_length, dtype),
-            *shape.zeros(artifact.cache_length, dtype),
+            *shape.zeros(artifact.cache_length, dtype, device),
+            *shape.zeros(artifact.cache_length, dtype, device),
         ]
-        session = cls(info, graphs[0][0], graphs[1][0], keys_values)
-        session._bound = (named, graphs)
-        return session
+        if device.type == "cpu":
+            return cls(info, prefill_graph, decode_graph, keys_values, bound=bound)
+        replayed = ReplayedGraph(decode_graph, device, CudaRecorder())
+        attended = partial(bucket_of, most=artifact.cache_length - 1)
+        return cls(info, prefill_graph, replayed, keys_values, attended, bound)
 
     @property
     def info(self) -> SessionInfo:
@@ -154,8 +199,8 @@ class InductorSession:
             [
                 self._token_11.fill_(token_id),
                 self._positions_L[position : position + 1],
-                self._mask_111L[..., : position + 1],
-                self._scored[:1],
+                self._mask_111L[..., : self._attended(position + 1)],
+                self._scored_1,
             ],
         )
         self._next_position = position + 1
@@ -186,20 +231,27 @@ class InductorSession:
         return self._run(
             self._prefill_graph,
             [
-                torch.tensor([ids + [PAD_ID] * (num_tokens - len(ids))]),
+                torch.tensor([ids + [PAD_ID] * (num_tokens - len(ids))], device=self._device),
                 self._positions_L[start:end],
-                torch.empty(1, 1, num_tokens, end),
-                self._scored[last : last + 1],
+                torch.empty(1, 1, num_tokens, end, device=self._device),
+                # A tensor of its own: on a GPU a part of another one may lie askew, and is copied.
+                torch.tensor([last], device=self._device),
             ],
         )
 
     def _run(self, graph: Any, inputs: list[Tensor]) -> list[Tensor]:
-        try:
+        with self._breaking():
             outputs: list[Tensor] = graph.run([*inputs, *self._keys_values])
+        return outputs
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """A failure of the device breaks the session; a GPU's shows when its answer is read."""
+        try:
+            yield
         except RuntimeError as error:
             self.reset()
             raise SessionBroken(f"the compiled graph failed: {error}") from error
-        return outputs
 
     def _num_shared_chunks(self, ids: list[int]) -> int:
         chunk = self._info.prefill_chunk
@@ -214,11 +266,24 @@ class InductorSession:
         if self._closed:
             raise ValueError("the session is closed")
 
-    @staticmethod
-    def _step_of(outputs: list[Tensor] | None, want_logits: bool) -> Step:
+    def _step_of(self, outputs: list[Tensor] | None, want_logits: bool) -> Step:
         if outputs is None:
             raise SessionBroken("no chunk was run; this is a bug")
         token_1, logits_1V = outputs
-        token_id = int(token_1)
-        check_logit(float(logits_1V[0, token_id]))
-        return Step(token_id, logits_1V if want_logits else None)
+        with self._breaking():
+            token_id, logit = greedy_choice(token_1, logits_1V)
+        check_logit(logit)
+        # On a GPU a copy, because the next replay overwrites what this one gave back.
+        return Step(token_id, logits_1V.cpu() if want_logits else None)
+
+
+def _on_device(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """The same tensors where a graph wants them; on cpu that is where they are mapped.
+
+    Raises:
+        SessionBroken: they do not fit into the device's memory, or it failed.
+    """
+    try:
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+    except RuntimeError as error:
+        raise SessionBroken(f"the weights cannot be copied to {device}: {error}") from error

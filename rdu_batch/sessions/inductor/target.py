@@ -1,4 +1,4 @@
-"""The instruction sets that graphs are compiled for: named, fixed, and checked before loading.
+"""What graphs are compiled for: a named instruction set and a device, checked before loading.
 
 Promises: the graphs' own code uses nothing beyond the named instruction set, whatever machine
 compiles it. Left alone, Inductor compiles for the very processor it runs on, and the package dies
@@ -82,26 +82,65 @@ def choose_instruction_set(name: str | None = None) -> InstructionSet:
     )
 
 
-def check_target(target: Target, *, url: str, cpu_flags: frozenset[str] | None = None) -> None:
+def machine_gpu_arch() -> str:
+    """Architecture (``sm_90``) of the first GPU that this process sees; empty where there is none.
+
+    A worker sees the GPUs that Ray gave it (``workers.gpus``), so this is the one of its session.
+    """
+    import torch
+
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return ""
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(0))
+
+
+def choose_gpu_arch(device: str, gpu_arch: str | None = None) -> str:
+    """Architecture of the GPU to compile for; empty for device cpu.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        gpu_arch: of this machine, empty without a GPU; looked for if None.
+
+    Raises:
+        ArtifactError: device cuda where there is no GPU. Ends the command (exit 8).
+    """
+    if device == "cpu":
+        return ""
+    found = machine_gpu_arch() if gpu_arch is None else gpu_arch
+    if not found:
+        raise ArtifactError(
+            f"--device {device}: torch sees no GPU here, and graphs are compiled on the machine "
+            "they are for; compile on a node with a GPU and a torch built for it, or use "
+            "--device cpu"
+        )
+    return found
+
+
+def check_target(
+    target: Target,
+    *,
+    url: str,
+    cpu_flags: frozenset[str] | None = None,
+    gpu_arch: str | None = None,
+) -> None:
     """Refuse an artifact whose graphs this machine or this torch cannot run.
 
     Args:
         target: what the artifact was compiled for.
         url: the artifact's, for messages.
         cpu_flags: flags to judge by; this machine's if None.
+        gpu_arch: architecture of the GPU to judge by, empty without one; this machine's if None.
 
     Raises:
         ArtifactError: names what is missing. Raised before any native code is loaded.
     """
     import torch
 
-    if target.device != "cpu":
-        raise ArtifactError(
-            f"{url}: compiled for device {target.device}, the inductor kind runs on cpu; compile "
-            "the model again for cpu"
-        )
+    _check_device(target, url, gpu_arch)
     wanted, found = target.torch_version, torch.__version__
-    if wanted.partition("+")[0] != found.partition("+")[0]:
+    # What follows the "+" names the CUDA release that torch, and so the package, was built with.
+    parts = 3 if target.device == "cuda" else 1
+    if wanted.partition("+")[:parts] != found.partition("+")[:parts]:
         raise ArtifactError(
             f"{url}: compiled with torch {wanted}, this node has {found}; install that torch here, "
             "or compile the model again with this one"
@@ -118,6 +157,29 @@ def check_target(target: Target, *, url: str, cpu_flags: frozenset[str] | None =
             f"{url}: compiled for instruction set {target.instruction_set}, this node's processor "
             f"lacks {', '.join(missing)}; compile the model for a smaller one "
             "(rdu-batch compile ... --isa avx2), or keep workers on nodes that have it"
+        )
+
+
+def _check_device(target: Target, url: str, gpu_arch: str | None) -> None:
+    if target.device == "cpu":
+        return
+    if target.device != "cuda":
+        raise ArtifactError(
+            f"{url}: compiled for device {target.device}, the inductor kind runs on cpu and cuda; "
+            "compile the model again (rdu-batch compile ... --device cpu)"
+        )
+    found = machine_gpu_arch() if gpu_arch is None else gpu_arch
+    if not found:
+        raise ArtifactError(
+            f"{url}: compiled for device cuda ({target.gpu_arch}), torch sees no GPU here; compile "
+            "the model for what is here (rdu-batch compile ... --device cpu), or give each worker "
+            "a GPU (workers.gpus: 1)"
+        )
+    if found != target.gpu_arch:
+        raise ArtifactError(
+            f"{url}: compiled for device cuda of architecture {target.gpu_arch or 'unknown'}, this "
+            f"node's GPU is {found}; compile the model on a node like this one (rdu-batch compile "
+            "... --device cuda), or keep workers on nodes with the other"
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rdu_batch.errors import UsageError
+from rdu_batch.sessions.artifact import Target
 from rdu_batch.sessions.bench.settings import BenchSettings, prompt_ids
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def test_settings_that_cannot_be_say_what_was_wanted(changes: dict[str, Any], wo
     ("artifact", "settings", "words"),
     [
         ({"kind": "eager"}, {}, "of kind eager, bench measures kind inductor"),
+        (
+            {"target": Target(device="cuda")},
+            {"sessions": 2},
+            "compiled for cuda; --without and --sessions measure artifacts of device cpu",
+        ),
         ({"threads": 4}, {}, "compiled for 4 threads, asked for 1; use --threads 4"),
         (
             {"max_seq_length": 64},

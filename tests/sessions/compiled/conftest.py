@@ -38,6 +38,43 @@ def smollm2_plain(smollm2_gguf: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
+def long_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, save_tokenizer: Callable[..., None]
+) -> Callable[[str], Path]:
+    """Writes a tiny model of 256 positions, once each: ``llama``, or ``mistral`` of window 24."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family in made:
+            return made[family]
+        import torch
+        from transformers import AutoModelForCausalLM
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        torch.manual_seed(11)
+        changes = {"sliding_window": 24} if family == "mistral" else {}
+        config = CONFIG_MAPPING[family](
+            vocab_size=448,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=0,
+            eos_token_id=1,
+            initializer_range=0.3,
+            **changes,
+        )
+        made[family] = tmp_path_factory.mktemp(f"long_{family}")
+        AutoModelForCausalLM.from_config(config).save_pretrained(made[family])
+        save_tokenizer(made[family])
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def compiled_from(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LocalArtifact]:
     """Compiles a place to an artifact and fetches it."""
     from rdu_batch.sessions.artifact_store import fetch_artifact

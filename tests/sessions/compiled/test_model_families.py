@@ -7,7 +7,8 @@ the context, softcaps, biases, tied and untied heads. The oracle is the model un
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from rdu_batch.errors import ArtifactError
 from rdu_batch.sessions.door import SessionInfo
-from rdu_batch.sessions.inductor.export import Graph, export_graph
+from rdu_batch.sessions.inductor.export import Graph, _check_devices, export_graph
 from rdu_batch.sessions.inductor.families import FAMILIES
 from rdu_batch.sessions.inductor.geometry import (
     TORCH_DTYPES,
@@ -27,6 +29,7 @@ from rdu_batch.sessions.inductor.geometry import (
 from rdu_batch.sessions.inductor.kernels.build import kernels_suffix
 from rdu_batch.sessions.inductor.kernels.ops import row_operators
 from rdu_batch.sessions.inductor.patches import patch_model
+from rdu_batch.sessions.inductor.replay import ReplayedGraph, bucket_of, check_buckets
 from rdu_batch.sessions.inductor.rotary import freeze_rotary
 from rdu_batch.sessions.inductor.session import InductorSession
 from rdu_batch.sessions.inductor.target import choose_instruction_set
@@ -46,6 +49,10 @@ SETTINGS = GraphSettings(
     instruction_set="avx2",
     layouts={},
 )
+#: As graphs for a GPU are, which have no kernels of this project.
+SETTINGS_WITHOUT_KERNELS = replace(SETTINGS, without=("row_kernel", "joined_rows", "row_attention"))
+#: Families that cannot attend to more positions than a token sees, so not on a GPU.
+NO_BUCKETS = {"gpt_neo"}
 #: One chunk with a rest, whole chunks, several with a rest; decoding goes past the window in each.
 PROMPT_LENGTHS = (1, 5, 16, 27)
 NUM_TOKENS = 12
@@ -333,6 +340,66 @@ def test_bf16_logits_are_no_farther_from_fp32_than_plain_bf16(row: Row) -> None:
     distances = [float((logits - wanted).abs().mean() / wanted.std()) for logits in (found, plain)]
     print(f"{row}: {distances[0]:.4f} from fp32, plain bf16 {distances[1]:.4f}")  # noqa: T201
     assert 0 < distances[0] <= distances[1]
+
+
+@by_row
+def test_decode_may_attend_to_more_positions_than_a_token_sees(row: Row) -> None:
+    """As on a GPU, in buckets; a family of which that is not true is refused there."""
+    plain = row.model()
+    graphs = []
+    for form in ("chunk", "row"):
+        model = copy.deepcopy(plain)
+        freeze_rotary(model, MAX_SEQ_LENGTH)
+        graphs.append(Graph(patch_model(model, form), MAX_SEQ_LENGTH - 1))
+    session = session_of(plain.config, *graphs)
+    session._attended = partial(bucket_of, most=SETTINGS.cache_length - 1, least=8)
+    session._decode_graph = ReplayedGraph(
+        session._decode_graph, torch.device("cpu"), lambda call: call
+    )
+    # What an earlier row left behind must not count either.
+    session.prefill([7] * (MAX_SEQ_LENGTH - 1))
+    ids = prompts()[-1]
+    wanted = plain(torch.tensor([ids])).logits[0, FORCED_FROM - 1 :]
+    found = forced_logits(session, ids)
+    same = torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    assert same == (row.family not in NO_BUCKETS)
+    assert set(session._decode_graph._replays) == {24, 32}
+
+
+@pytest.mark.parametrize("family", [*sorted(NO_BUCKETS), "mistral", "gpt2"])
+def test_a_model_that_counts_the_attended_positions_is_refused_on_a_gpu(family: str) -> None:
+    """The check that ``compile --device cuda`` makes, on the exported graph."""
+    plain = next(row for row in ROWS if row.family == family).model()
+    program = export_graph(plain, "decode", SETTINGS_WITHOUT_KERNELS)
+    if family not in NO_BUCKETS:
+        check_buckets(program, SETTINGS.cache_length - 1)
+        return
+    with pytest.raises(ArtifactError, match="--device cpu"):
+        check_buckets(program, SETTINGS.cache_length - 1)
+
+
+@pytest.mark.parametrize("graph", ["prefill", "decode"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "phi3", "opt"])
+def test_a_graph_for_another_device_computes_nothing_on_this_one(family: str, graph: str) -> None:
+    """Torch's meta device stands for a GPU: every number of the graph is there."""
+    plain = next(row for row in ROWS if row.family == family).model()
+    program = export_graph(plain, graph, replace(SETTINGS, device="meta"))
+    tensors = [
+        value
+        for node in program.graph.nodes
+        for value in torch.utils._pytree.tree_leaves(node.meta.get("val"))
+        if isinstance(value, torch.Tensor)
+    ]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert not any("rdu_batch" in str(node.target) for node in program.graph.nodes)
+
+
+def test_a_graph_that_computes_on_two_devices_is_refused() -> None:
+    """By the operator's name."""
+    plain = next(row for row in ROWS if row.family == "llama").model()
+    program = export_graph(plain, "decode", SETTINGS)
+    with pytest.raises(ArtifactError, match=r"on cpu, in a graph for cuda"):
+        _check_devices(program, "cuda")
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3_text"])

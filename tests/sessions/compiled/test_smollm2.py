@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,15 +45,38 @@ OPENINGS = [
 
 
 @pytest.fixture(scope="module")
-def fp32(smollm2_gguf: Path, compiled_from: Callable[..., LocalArtifact]) -> LocalArtifact:
-    """The whole model."""
-    return compiled_from(smollm2_gguf, dtype="fp32", max_seq_length=256, prefill_chunk=64)
+def first_layers(
+    smollm2_gguf: Path, smollm2_plain: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Path]:
+    """Writes a checkpoint of the model's first layers: real weights, a part of the time."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def write(num_layers: int) -> Path:
+        folder = tmp_path_factory.mktemp(f"{num_layers}_layers")
+        config = copy.deepcopy(smollm2_plain.config)
+        config.num_hidden_layers = num_layers
+        model = AutoModelForCausalLM.from_config(config)
+        model.load_state_dict(smollm2_plain.state_dict(), strict=False)
+        model.save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="module")
-def prompts(fp32: LocalArtifact) -> list[list[int]]:
+def bf16_of_ten_layers(
+    first_layers: Callable[[int], Path], compiled_from: Callable[..., LocalArtifact]
+) -> LocalArtifact:
+    """Enough layers to see rounding add up."""
+    return compiled_from(first_layers(10), dtype="bf16", max_seq_length=192)
+
+
+@pytest.fixture(scope="module")
+def prompts(bf16_of_ten_layers: LocalArtifact) -> list[list[int]]:
     """Twenty prompts: short ones, one of several chunks, and one as chats are rendered."""
-    tokenizer = open_tokenizer("inductor", fp32)
+    tokenizer = open_tokenizer("inductor", bf16_of_ten_layers)
     long_text = " ".join(OPENINGS)
     chat = ({"role": "user", "content": "Name a fruit."},)
     texts = [Prompt(text=text, messages=None) for text in [*OPENINGS, long_text]]
@@ -60,39 +84,32 @@ def prompts(fp32: LocalArtifact) -> list[list[int]]:
     return [tokenizer.encode(prompt, date=None) for prompt in [*texts, *rendered]]
 
 
+@pytest.mark.parametrize(
+    "num_layers", [6, pytest.param(None, marks=pytest.mark.all_only, id="whole, from GGUF")]
+)
 def test_fp32_greedy_tokens_are_those_of_transformers(
-    fp32: LocalArtifact,
+    num_layers: int | None,
+    smollm2_gguf: Path,
     smollm2_plain: Any,
+    first_layers: Callable[[int], Path],
+    compiled_from: Callable[..., LocalArtifact],
     prompts: list[list[int]],
     assert_same_greedy_tokens: Callable[..., int],
 ) -> None:
     """Twenty prompts, through prefill of one and of several chunks, and decode."""
+    from transformers import AutoModelForCausalLM
+
+    place, plain = smollm2_gguf, smollm2_plain
+    if num_layers is not None:
+        place = first_layers(num_layers)
+        plain = AutoModelForCausalLM.from_pretrained(place).eval()
+    local = compiled_from(place, dtype="fp32", max_seq_length=256, prefill_chunk=64)
     assert len(prompts) == 20
-    assert max(map(len, prompts)) > 2 * fp32.artifact.prefill_chunk
-    session = InductorSession.open(fp32, threads=1)
-    num_ties = assert_same_greedy_tokens(session, smollm2_plain, prompts, num_tokens=12)
+    assert max(map(len, prompts)) > 2 * local.artifact.prefill_chunk
+    session = InductorSession.open(local, threads=1)
+    num_ties = assert_same_greedy_tokens(session, plain, prompts, num_tokens=12)
     session.close()
     assert num_ties <= 3
-
-
-@pytest.fixture(scope="module")
-def bf16_of_ten_layers(
-    smollm2_plain: Any,
-    fp32: LocalArtifact,
-    tmp_path_factory: pytest.TempPathFactory,
-    compiled_from: Callable[..., LocalArtifact],
-) -> LocalArtifact:
-    """The first ten layers, enough to see rounding add up in a third of the time."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("ten_layers")
-    config = AutoConfig.from_pretrained(fp32.folder)
-    config.num_hidden_layers = 10
-    model = AutoModelForCausalLM.from_config(config)
-    model.load_state_dict(smollm2_plain.state_dict(), strict=False)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(fp32.folder).save_pretrained(folder)
-    return compiled_from(folder, dtype="bf16", max_seq_length=192)
 
 
 def test_bf16_logits_are_no_farther_from_fp32_than_plain_bf16(
