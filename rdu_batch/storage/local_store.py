@@ -44,6 +44,7 @@ class LocalStore(Store):
     """A local folder; ``url`` is its absolute path. See ``Store`` for what the methods promise."""
 
     protocol = "file"
+    create_once_by = "a hard link"
 
     def __init__(self, path: str) -> None:
         # Not resolve(): the user's own path is what messages should name.
@@ -138,6 +139,12 @@ class LocalStore(Store):
         path = self._path(name)
         with writing("delete", str(path)), suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
+
+    def delete_folder(self, folder: str) -> None:
+        """See ``Store.delete_folder``. The folder itself goes, the one above it stays."""
+        path = self._path(folder)
+        with writing("delete", str(path)), suppress(FileNotFoundError):
+            shutil.rmtree(path)
 
     def _replace(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
         target = self._path(name)

@@ -81,6 +81,8 @@ class RemoteStore(Store):
         bare = f"{protocol}://"
         self.url = bare if url.rstrip("/") + "//" == bare else url.rstrip("/")
         self.protocol = protocol
+        self.create_once_by = "a conditional put" if protocol in _CREATES_ONCE else None
+        self.puts_whole = protocol in _PUTS_WHOLE
         self._filesystem = filesystem
         self._root = str(filesystem._strip_protocol(path)).rstrip("/")  # noqa: SLF001
 
@@ -212,7 +214,7 @@ class RemoteStore(Store):
                 return
 
     def _check_writable(self, name: str) -> None:
-        if self.protocol not in _PUTS_WHOLE:
+        if not self.puts_whole:
             raise StoreError(
                 f"cannot write {self.join(name)}: the driver for {self.protocol}:// cannot write "
                 "an object whole, a reader could see half of it; use a local folder, s3, gs or az"
@@ -223,6 +225,10 @@ class MemoryStore(RemoteStore):
     """Objects in this process's memory, for tests and dry runs; other processes see nothing."""
 
     _lock = threading.RLock()
+
+    def __init__(self, url: str, protocol: str, filesystem: Any, path: str) -> None:
+        super().__init__(url, protocol, filesystem, path)
+        self.create_once_by = "a lock of this process"
 
     def create_once(self, name: str, content: bytes) -> bool:
         """See ``Store.create_once``."""

