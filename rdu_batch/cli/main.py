@@ -25,6 +25,14 @@ VERBS = {
         "say where an output stands, from the store alone",
     ),
     "verify": ("rdu_batch.cli.verify", "verify", "check that an output holds what it promises"),
+    "audit": ("rdu_batch.cli.audit", "audit", "run random rows again and compare them"),
+    "retry-dead": (
+        "rdu_batch.cli.retry_dead",
+        "retry_dead",
+        "run an output's dead letters again, into a new output",
+    ),
+    "gc": ("rdu_batch.cli.gc", "gc", "remove what killed workers left in an output"),
+    "probe": ("rdu_batch.cli.probe", "probe", "measure what a store guarantees"),
     "schema": ("rdu_batch.cli.schema", "schema", "print the JSON Schema of job files"),
 }
 

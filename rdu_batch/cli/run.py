@@ -6,27 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rdu_batch.cli.executor_options import executor_options
 from rdu_batch.cli.job_file import job_file_options, read_job_file
 
 if TYPE_CHECKING:
-    from rdu_batch.runner.run_job import ExecutorKind
+    from rdu_batch.runner.executor_choice import ExecutorKind
 
 
 @click.command()
 @job_file_options
-@click.option(
-    "--executor",
-    type=click.Choice(["ray", "inline"]),
-    default="ray",
-    show_default=True,
-    help="inline: one worker in this process, without Ray; nothing watches a row's time there.",
-)
-@click.option(
-    "--address",
-    metavar="ADDRESS",
-    help="Ray cluster: local starts one for this job, auto or host:port connects. "
-    "[default: RAY_ADDRESS, then a running one, then local]",
-)
+@executor_options
 @click.option(
     "--samples",
     type=click.IntRange(min=0),

@@ -27,14 +27,21 @@ def status(output: str) -> int:
             f"  rows    {found.rows_durable:,} of {found.rows:,} durable ({percent:.1f}%)", err=True
         )
         click.echo(f"  shards  {found.shards_committed:,} of {found.shards:,} committed", err=True)
-    if found.state == "unfinished":
-        last = found.last_result
-        is_last = last is not None and last.get("epoch") == found.epoch
-        ended = (
-            str(last["message"]).splitlines()[0]
-            if last and is_last and "message" in last
-            else ("it runs, or it was killed; the same run command resumes it")
-        )
-        click.echo(f"  run {found.epoch}   {ended}", err=True)
+    if found.state == "unfinished" and found.driver is not None:
+        driver, last = found.driver, found.last_result
+        click.echo(f"  run {driver.epoch}   on {driver.host}, pid {driver.pid}", err=True)
+        if driver.state == "ended" and last is not None and "message" in last:
+            click.echo(f"          {str(last['message']).splitlines()[0]}", err=True)
+        elif driver.state == "gone":
+            click.echo(
+                "          stopped: it was killed; the same run command resumes it", err=True
+            )
+        elif driver.state == "unknown":
+            click.echo(
+                f"          no result yet; its heartbeat has moved {driver.heartbeats or 0} times. "
+                "It lives if that number grows until you look again; if not, the same run "
+                "command resumes it",
+                err=True,
+            )
     click.echo(json.dumps(found.to_json(), ensure_ascii=False))
     return 0

@@ -105,16 +105,20 @@ def save_plan(store: Store, planned: PlannedJob) -> Plan:
     if existing is None:
         for page, content in zip(planned.plan.index_pages, planned.pages, strict=True):
             store.put_whole(page.name, content)
-        if store.create_once(run_paths.PLAN, planned.plan.to_bytes()):
-            return planned.plan
-        existing = load_plan(store)
-    if existing is None:
+        existing = Plan.from_bytes(_standing_plan(store, planned.plan))
+    check_same_job(existing, planned.plan.decides, store)
+    return existing
+
+
+def _standing_plan(store: Store, plan: Plan) -> bytes:
+    """Create the plan's object; the content that stands, another planner's if it was first."""
+    try:
+        return store.create_or_read(run_paths.PLAN, plan.to_bytes())
+    except ObjectMissing as error:
         raise OutputMismatch(
             f"{store.join(run_paths.PLAN)} was there and is gone again; "
             "something else deletes in this output folder, choose another output.url"
-        )
-    check_same_job(existing, planned.plan.decides, store)
-    return existing
+        ) from error
 
 
 def load_plan(store: Store) -> Plan | None:

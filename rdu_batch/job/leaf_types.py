@@ -10,7 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from rdu_batch.job.spec_checks import check_carried, check_count, check_date, check_dead_rows
+from rdu_batch.job.spec_checks import (
+    check_carried,
+    check_count,
+    check_date,
+    check_dead_rows,
+    check_memory,
+)
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 # A YAML list is a Python list; strictness still holds for what is in it.
@@ -42,6 +48,19 @@ WorkerCount = Annotated[
     int | Literal["auto"],
     BeforeValidator(check_count),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+]
+MemoryBytes = Annotated[
+    int | str,
+    BeforeValidator(check_memory),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": r"^[1-9][0-9]{0,14}(k|M|G|T)(i?)B$"},
+            ],
+            "examples": ["8GiB", 8589934592],
+        }
+    ),
 ]
 IsoDate = Annotated[
     str,

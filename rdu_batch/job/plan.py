@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Version of the plan and of the files it leads to; a change of either is a change of the other.
 FORMAT_VERSION = 1
+#: Version of a plan that has a parent, whose output a program without ``retry-dead`` must not go on
+#: with: it would run kept rows again. All else of it is as in ``FORMAT_VERSION``.
+FORMAT_VERSION_WITH_PARENT = 2
 #: A file is indexed, and read, in windows of this many bytes.
 WINDOW_BYTES = 1 << 20
 
@@ -103,6 +106,29 @@ class LongestRow:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The finished output that a retry of dead letters began from; nothing says where it lies."""
+
+    #: Hex digest of the parent's ``manifest.json``.
+    manifest_sha256: str
+    #: Reasons of the dead letters that are run again, sorted; those that the parent has.
+    reasons: tuple[str, ...]
+
+    def retries(self, reasons: Iterable[str]) -> bool:
+        """Whether a shard with dead letters of these reasons has a row that is run again."""
+        return not set(self.reasons).isdisjoint(reasons)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, for the plan and the manifest."""
+        return {"manifest_sha256": self.manifest_sha256, "reasons": list(self.reasons)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Parent:
+        """Read back what ``to_json`` wrote. Raises KeyError or TypeError for anything else."""
+        return cls(str(document["manifest_sha256"]), tuple(map(str, document["reasons"])))
+
+
+@dataclass(frozen=True)
 class Shard:
     """A fixed, half-open range of row ordinals: one output file."""
 
@@ -133,6 +159,8 @@ class Plan:
     rows_per_shard: int
     index_pages: tuple[IndexPage, ...]
     longest_rows: tuple[LongestRow, ...]
+    #: Set for a retry of dead letters, and then ``version`` is ``FORMAT_VERSION_WITH_PARENT``.
+    parent: Parent | None = None
 
     @property
     def num_shards(self) -> int:
@@ -155,11 +183,16 @@ class Plan:
         """All shards in order. Together they hold every row once."""
         return (self.shard(index) for index in range(self.num_shards))
 
+    def with_parent(self, parent: Parent) -> Plan:
+        """The plan of a retry: the same rows in the same shards, made from that parent."""
+        return replace(self, version=FORMAT_VERSION_WITH_PARENT, parent=parent)
+
     def to_bytes(self) -> bytes:
         """The plan as JSON a person can read; the same plan always gives the same bytes."""
-        text = json.dumps(
-            asdict(self), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
-        )
+        values = asdict(self)
+        if self.parent is None:
+            del values["parent"]
+        text = json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         return text.encode() + b"\n"
 
     @classmethod
@@ -174,16 +207,18 @@ class Plan:
             version = values["version"]
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged_plan(f"it is not a plan ({len(content)} bytes)") from error
-        if version != FORMAT_VERSION:
+        if version not in (FORMAT_VERSION, FORMAT_VERSION_WITH_PARENT):
             raise OutputMismatch(
-                f"{_PLAN_NAME}: found plan version {version!r:.40}; this program reads version "
-                f"{FORMAT_VERSION}; finish this output with the program that made it, "
-                "or choose another output.url"
+                f"{_PLAN_NAME}: found plan version {version!r:.40}; this program reads versions "
+                f"{FORMAT_VERSION} and {FORMAT_VERSION_WITH_PARENT}; finish this output with the "
+                "program that made it, or choose another output.url"
             )
         try:
             pages = tuple(IndexPage(**page) for page in values.pop("index_pages"))
             longest = tuple(LongestRow(**row) for row in values.pop("longest_rows"))
-            return cls(index_pages=pages, longest_rows=longest, **values)
+            has_parent = version == FORMAT_VERSION_WITH_PARENT
+            parent = Parent.from_json(values.pop("parent")) if has_parent else None
+            return cls(index_pages=pages, longest_rows=longest, parent=parent, **values)
         except (TypeError, KeyError) as error:
             raise _damaged_plan("its fields are not those of a plan") from error
 

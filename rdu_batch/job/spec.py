@@ -17,12 +17,13 @@ from rdu_batch.job.leaf_types import (
     Carried,
     DeadRows,
     IsoDate,
+    MemoryBytes,
     NonEmpty,
     Texts,
     TokenIds,
     WorkerCount,
 )
-from rdu_batch.job.spec_checks import CONTRADICTION, contradictions, percent_of
+from rdu_batch.job.spec_checks import CONTRADICTION, bytes_of, contradictions, percent_of
 
 
 class _Section(BaseModel):
@@ -194,6 +195,10 @@ class OutputSpec(_Section):
     rows_per_shard: Annotated[int, Field(ge=1)] = 10000
     """Rows of one output file; smaller files are committed sooner."""
 
+    single_writer: bool = False
+    """True for a store that cannot create an object exactly once (see `rdu-batch probe`): you
+    promise that no two runs ever work on this output at the same time."""
+
 
 class WorkersSpec(_Section):
     """How many sessions run at once, and what each one reserves in the Ray cluster."""
@@ -234,11 +239,22 @@ class LimitsSpec(_Section):
     row_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     """Seconds that one row may take."""
 
+    session_memory_bytes: MemoryBytes | None = None
+    """Memory that one session may take for itself: bytes, or a text such as 8GiB. A row that makes
+    it take more is treated as one that kills its session. Mapped files (weights) do not count.
+    Empty means no limit but the machine's. Needs Linux; has no effect without Ray."""
+
     start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds until a first session must be ready."""
 
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which this run stops and exits with 12; a rerun resumes. Empty means never."""
+
+    @property
+    def session_memory_limit_bytes(self) -> int | None:
+        """``session_memory_bytes`` as a number; None for no limit."""
+        limit = self.session_memory_bytes
+        return bytes_of(limit) if isinstance(limit, str) else limit
 
     def allows(self, dead: int, rows: int) -> bool:
         """Whether ``dead`` dead letters among ``rows`` rows are within ``max_dead_rows``."""

@@ -22,6 +22,7 @@ WANTED = "wanted"
 CONTRADICTION = "contradiction"
 
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,12})?)%")
+_BYTES = re.compile(r"([1-9][0-9]{0,14})(k|M|G|T)(i?)B")
 
 #: Takes the leaves of a section, gives (key, sentence) for each contradiction.
 Check = Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]
@@ -48,6 +49,25 @@ def percent_of(value: str) -> Fraction | None:
     if match is None or Fraction(match[1]) > 100:
         return None
     return Fraction(match[1]) / 100
+
+
+def bytes_of(value: str) -> int | None:
+    """The number of bytes that a text such as ``8GiB`` or ``500MB`` means; None if it is none."""
+    match = _BYTES.fullmatch(value)
+    if match is None:
+        return None
+    unit = 1024 if match[3] else 1000
+    return int(match[1]) * int(unit ** ("kMGT".index(match[2]) + 1))
+
+
+def check_memory(value: object) -> object:
+    """A number of bytes, as it is or with a unit."""
+    if isinstance(value, str):
+        if bytes_of(value) is not None:
+            return value
+    elif type(value) is int and value >= 1:
+        return value
+    raise _wanted('a whole number of bytes, or one with a unit such as "8GiB" or "500MB"')
 
 
 def check_dead_rows(value: object) -> object:

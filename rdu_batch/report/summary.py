@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from rdu_batch.job.records import Reason
+from rdu_batch.job.run_paths import FORENSICS_FOLDER
 from rdu_batch.report.wording import counted
 
 
@@ -57,6 +59,9 @@ class Summary:
         ]
         if self.dead_reasons:
             rows.append(("dead", _counts(self.dead_reasons)))
+        if self.dead_reasons.keys() & {Reason.SESSION_KILLED, Reason.ROW_TIMEOUT}:
+            # With --executor inline nobody outlives a session to write there.
+            rows.append(("deaths", f"described in {self.output}/{FORENSICS_FOLDER}/"))
         if self.exit:
             more = "more dead letters than limits.max_dead_rows allows; see the dead-* files"
             rows.append(("exit", f"{self.exit}: {more}"))

@@ -23,6 +23,13 @@ class Assign:
 
 
 @dataclass(frozen=True)
+class Dismiss:
+    """End an idle worker."""
+
+    worker_id: int
+
+
+@dataclass(frozen=True)
 class Finish:
     """Every shard is committed."""
 
@@ -34,4 +41,4 @@ class GiveUp:
     reason: str
 
 
-Action = StartWorker | Assign | Finish | GiveUp
+Action = StartWorker | Assign | Dismiss | Finish | GiveUp

@@ -24,9 +24,8 @@ def check_canary(store: Store, session: Session) -> None:
     """
     mine = canary_of(session)
     session.reset()
-    if store.create_once(CANARY, json.dumps({"version": 1, "canary": mine}).encode() + b"\n"):
-        return
-    wanted = json.loads(store.read(CANARY))["canary"]
+    content = json.dumps({"version": 1, "canary": mine}).encode() + b"\n"
+    wanted = json.loads(store.create_or_read(CANARY, content))["canary"]
     if mine != wanted:
         raise SessionBroken(
             f"canary of this worker's session is {mine}, the run's is {wanted} "

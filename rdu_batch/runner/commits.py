@@ -87,11 +87,12 @@ class CommitRecord:
 
 
 def create_commit(store: Store, record: CommitRecord) -> CommitRecord:
-    """Commit a shard, or learn who did: returns the record that now stands, ours or another's."""
-    name = commit_record(record.shard)
-    if store.create_once(name, record.to_bytes()):
-        return record
-    return CommitRecord.from_bytes(store.read(name))
+    """Commit a shard, or learn who did: returns the record that now stands, ours or another's.
+
+    The attempt in the record makes its bytes ours alone, so a lost reply is no lost win.
+    """
+    stands = store.create_or_read(commit_record(record.shard), record.to_bytes())
+    return CommitRecord.from_bytes(stands)
 
 
 def committed_shards(store: Store) -> list[int]:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rdu_batch.errors import Interrupted, StoppedEarly
+from rdu_batch.errors import StoppedEarly
 from rdu_batch.report.progress import Progress, Snapshot
-from rdu_batch.runner.actions import Action, Assign, Finish, GiveUp, StartWorker
-from rdu_batch.runner.executor import Executor, JobFailed, WorkerEvent, WorkerLost, WorkerReady
+from rdu_batch.runner.actions import Action, Assign, Dismiss, Finish, GiveUp, StartWorker
+from rdu_batch.runner.executor import (
+    Executor,
+    JobFailed,
+    RoomChanged,
+    WorkerEvent,
+    WorkerLeaving,
+    WorkerLost,
+    WorkerReady,
+)
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
 
 #: How long one wait for events may take; a stop request is seen at least this often.
 POLL_INTERVAL_S = 0.2
+#: How often the cluster is asked how many workers it has room for.
+ROOM_INTERVAL_S = 5.0
 #: Without any worker for this long, say what may be the matter.
 HINT_AFTER_S = 20.0
 
@@ -26,6 +36,8 @@ class Driver:
         executor: reaches the workers.
         start_timeout_s: a first session must be ready by then.
         rows_done_before: rows that earlier epochs made durable, for progress.
+        num_wanted: how many workers there should be now; None where that never changes.
+        owns: whether this epoch still counts; False where that is unknown (see ``Heartbeat.owns``).
         now_s: monotonic seconds.
     """
 
@@ -38,6 +50,8 @@ class Driver:
         progress: Progress,
         start_timeout_s: float,
         rows_done_before: int,
+        num_wanted: Callable[[], int] | None = None,
+        owns: Callable[[], bool] = lambda: True,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
@@ -46,8 +60,10 @@ class Driver:
         self._progress = progress
         self._start_timeout_s = start_timeout_s
         self._rows_done_before = rows_done_before
+        self._num_wanted = num_wanted
+        self._owns = owns
         self._now_s = now_s
-        self._started_s = now_s()
+        self._started_s = self._last_count_s = now_s()
         self._ready_since_s: float | None = None
         self._alone_since_s = now_s()
         self._has_hinted = False
@@ -57,6 +73,7 @@ class Driver:
 
         Raises:
             Interrupted: a stop was asked for.
+            OutputOwned: a later epoch exists.
             StoppedEarly: the scheduler gave up, or no session became ready in time.
             RduBatchError: a worker met an error that ends the job.
         """
@@ -64,18 +81,40 @@ class Driver:
             return
         self._show()
         while True:
-            if self._stop.is_requested():
-                raise Interrupted(
-                    f"stopped by {self._stop.reason}. Finished rows are kept; "
-                    "run the same command again to go on."
-                )
-            for event in self._executor.next_events(POLL_INTERVAL_S):
+            self._stop.check()
+            events = self._executor.next_events(POLL_INTERVAL_S)
+            self._wait_until_sure()
+            for event in events:
                 self._note(event)
-                if self._carry_out(self._scheduler.on(event)):
+                if self._carry_out(self._scheduler.on(event, self._now_s())):
                     self._show()
                     return
+            self._look_around()
             self._check_started()
             self._show()
+
+    def _look_around(self) -> None:
+        """What time brings, rather than events: late tasks, and room for more workers."""
+        now_s = self._now_s()
+        self._carry_out(self._scheduler.tick(now_s))
+        if self._num_wanted is None or now_s - self._last_count_s < ROOM_INTERVAL_S:
+            return
+        self._last_count_s = now_s
+        changed = RoomChanged(self._num_wanted())
+        if changed.num_workers != self._scheduler.num_workers:
+            self._carry_out(self._scheduler.on(changed, now_s))
+
+    def _wait_until_sure(self) -> None:
+        """Do nothing while another driver may have taken over; a stop is still heard."""
+        if self._owns():
+            return
+        self._progress.phase(
+            "this driver stood still, or cannot reach the output's store, for so long that another "
+            "may have taken over; nothing is handed out until that is known"
+        )
+        while not self._owns():
+            self._stop.check()
+            time.sleep(POLL_INTERVAL_S)
 
     def _carry_out(self, actions: list[Action]) -> bool:
         """Do what the scheduler says; True when the job is finished."""
@@ -84,6 +123,8 @@ class Driver:
                 self._executor.start_worker(action.worker_id)
             elif isinstance(action, Assign):
                 self._executor.assign(action.worker_id, action.task)
+            elif isinstance(action, Dismiss):
+                self._executor.dismiss(action.worker_id)
             elif isinstance(action, GiveUp):
                 raise StoppedEarly(f"the job was stopped early: {action.reason}")
             elif isinstance(action, Finish):
@@ -102,6 +143,8 @@ class Driver:
         elif isinstance(event, WorkerLost):
             first_line = event.cause.strip().splitlines()[0] if event.cause.strip() else "unknown"
             self._progress.phase(f"worker {event.worker_id} is lost: {first_line}")
+        elif isinstance(event, WorkerLeaving):
+            self._progress.phase(f"worker {event.worker_id} ends with its task: its node goes away")
 
     def _check_started(self) -> None:
         now_s = self._now_s()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rdu_batch.errors import RduBatchError
-from rdu_batch.runner.leases import Answer, Task
+from rdu_batch.runner.leases import Answer, LeaseDone, Task
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,22 @@ class WorkerLost:
     row: int | None = None
     #: The session was killed because that row took longer than the row limit.
     row_timed_out: bool = False
+    #: What of its lease is durable all the same; None if nothing is, or nothing is known.
+    done: LeaseDone | None = None
+
+
+@dataclass(frozen=True)
+class WorkerLeaving:
+    """The worker's node is going away: it may finish the task it has, and gets no other."""
+
+    worker_id: int
+
+
+@dataclass(frozen=True)
+class RoomChanged:
+    """Another number of workers is wanted, because the cluster grew or shrank."""
+
+    num_workers: int
 
 
 @dataclass(frozen=True)
@@ -53,14 +69,15 @@ class JobFailed:
     error: RduBatchError
 
 
-WorkerEvent = WorkerReady | TaskDone | WorkerLost | JobFailed
+WorkerEvent = WorkerReady | TaskDone | WorkerLost | WorkerLeaving | RoomChanged | JobFailed
 
 
 class Executor(Protocol):
     """Workers of one epoch of one job."""
 
-    #: Largest number of workers that makes sense here, for ``workers.count: auto``.
-    num_slots: int
+    @property
+    def num_slots(self) -> int:
+        """How many workers there is room for now, for ``workers.count: auto``; at least 1."""
 
     def start_worker(self, worker_id: int) -> None:
         """Begin to start a worker; WorkerReady, WorkerLost or JobFailed follows."""
@@ -70,6 +87,9 @@ class Executor(Protocol):
 
     def next_events(self, timeout_s: float) -> list[WorkerEvent]:
         """Wait up to ``timeout_s`` for something to happen; empty if nothing did."""
+
+    def dismiss(self, worker_id: int) -> None:
+        """End an idle worker; no event follows."""
 
     def stop(self) -> None:
         """End all workers at once. Nothing they had in progress counts."""

@@ -1,6 +1,7 @@
 """One worker in the driver's own process, without Ray: for debugging, tests and tiny jobs.
 
-The session is not isolated here: what kills it kills the job (a rerun resumes).
+The session is not isolated here: what kills it kills the job (a rerun resumes), nothing watches a
+row's time or the session's memory, and nothing is noted of attempts and deaths.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class InlineExecutor:
             worker_id, task = self._tasks.pop(0)
             return [_event_of(worker_id, lambda: self._run(worker_id, task))]
         return []
+
+    def dismiss(self, worker_id: int) -> None:
+        """Close the session."""
+        del worker_id
+        self.stop()
 
     def stop(self) -> None:
         """Close the session."""

@@ -34,6 +34,8 @@ class JobContext:
     spec: JobSpec
     plan_digest: str
     epoch: int
+    #: Of the driver that took the epoch; empty where none did (see ``fencing.check_epoch``).
+    token: str = ""
 
     def to_json(self) -> str:
         """One JSON object."""
@@ -42,6 +44,7 @@ class JobContext:
                 "spec": self.spec.model_dump(mode="json"),
                 "plan_digest": self.plan_digest,
                 "epoch": self.epoch,
+                "token": self.token,
             }
         )
 
@@ -50,7 +53,7 @@ class JobContext:
         """Read back what ``to_json`` wrote."""
         document = json.loads(text)
         spec = JobSpec.model_validate_json(json.dumps(document["spec"]))
-        return cls(spec, document["plan_digest"], document["epoch"])
+        return cls(spec, document["plan_digest"], document["epoch"], document["token"])
 
     def load_plan(self, store: Store) -> Plan:
         """The job's plan from the output store.

@@ -33,18 +33,20 @@ from rdu_batch.job.records import (
 )
 from rdu_batch.runner.canary import check_canary
 from rdu_batch.runner.commits import CommitRecord
+from rdu_batch.runner.fencing import check_epoch
 from rdu_batch.runner.job_context import JobContext
 from rdu_batch.runner.leases import Answer, Lease, LeaseDone, SealDone, SealTask, Task
 from rdu_batch.runner.outcomes import Outcome, Totals, read_outcomes
 from rdu_batch.runner.run_layout import SEGMENTS_FOLDER, SegmentName
 from rdu_batch.runner.sealing import LineSpool, seal_shard
 from rdu_batch.runner.segments import merge_segments
+from rdu_batch.runner.session_folder import spool_path
 from rdu_batch.sessions.artifact import LocalArtifact
 from rdu_batch.sessions.artifact_store import fetch_artifact
 from rdu_batch.sessions.decode_loop import generate, row_seed_of
 from rdu_batch.sessions.registry import open_session
 from rdu_batch.sessions.tokenizer import open_tokenizer
-from rdu_batch.storage.store import open_store
+from rdu_batch.storage.output_store import open_output
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -59,14 +61,19 @@ GIVEN_UP = {
 }
 #: A lease ends early after this long, so that what a kill can lose stays small even where rows
 #: turn out much slower than those that its size was taken from.
-LONGEST_LEASE_S = 30.0
+LONGEST_LEASE_S = 90.0
 
 
 class LeaseRunner:
     """One worker's open session and everything it needs to run leases of one job."""
 
-    def __init__(self, context: JobContext) -> None:
+    def __init__(self, context: JobContext, spool_folder: Path | None = None) -> None:
         """Open the plan, the artifact, the tokenizer and the session; check the canary.
+
+        Args:
+            context: the job.
+            spool_folder: where outcomes are written until they are durable, for a watcher that
+                outlives this process; None for a folder of its own.
 
         Raises:
             ArtifactError: the artifact is missing, damaged or for another target. Ends the job.
@@ -75,7 +82,12 @@ class LeaseRunner:
         """
         spec = context.spec
         self._context = context
-        self._store = open_store(spec.output.url)
+        self._own_folder = None
+        if spool_folder is None:
+            self._own_folder = tempfile.TemporaryDirectory(prefix="rdu-batch-lease-")
+            spool_folder = Path(self._own_folder.name)
+        self._spool_folder = spool_folder
+        self._store = open_output(spec.output.url, single_writer=spec.output.single_writer)
         self._plan = context.load_plan(self._store)
         self._reader = RowReader(self._store, self._plan)
         self._renderer = PromptRenderer(spec.prompt)
@@ -90,6 +102,8 @@ class LeaseRunner:
     def close(self) -> None:
         """Close the session."""
         self._session.close()
+        if self._own_folder is not None:
+            self._own_folder.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -106,36 +120,38 @@ class LeaseRunner:
         self,
         task: Task,
         *,
-        on_row: Callable[[int | None], None] = lambda _row: None,
+        on_row: Callable[[Row | None], None] = lambda _row: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """Do one task to its durable end.
 
         Args:
             task: a lease or a shard to seal.
-            on_row: called with each row's ordinal before the row is begun, with None after it: what
-                happens between rows (reading, storing) is no row's doing.
+            on_row: called with each row before it is begun, with None after it: what happens
+                between rows (reading, storing) is no row's doing.
             should_stop: asked between rows; True ends the lease early, its finished rows kept.
 
         Raises:
             InputError: an input changed since it was pinned. Ends the job.
+            OutputOwned: a later epoch exists; nothing was stored. Ends the job.
             StoreError: the store failed. Ends the job.
             SessionBroken: the session failed. Ends the worker; the lease is run elsewhere.
         """
         if isinstance(task, SealTask):
             return self._seal(task)
-        with tempfile.TemporaryDirectory(prefix="rdu-batch-lease-") as folder:
-            spool = LineSpool(Path(folder, "outcomes"))
-            started_s = time.monotonic()
-            with spool:
-                totals = self._run_rows(task, spool, on_row, should_stop)
-            rows_s = time.monotonic() - started_s
-            end_row = task.first_row + spool.num_rows
-            covers_shard = task.covers_shard and end_row == task.end_row
-            if covers_shard:
-                self._seal_spool(task, spool)
-            elif spool.num_rows:
-                self._put_segment(task, end_row, spool)
+        spool = LineSpool(spool_path(self._spool_folder, task.lease_id))
+        started_s = time.monotonic()
+        with spool:
+            totals = self._run_rows(task, spool, on_row, should_stop)
+        rows_s = time.monotonic() - started_s
+        end_row = task.first_row + spool.num_rows
+        covers_shard = task.covers_shard and end_row == task.end_row
+        self._check_epoch()
+        if covers_shard:
+            self._seal_spool(task, spool)
+        elif spool.num_rows:
+            self._put_segment(task, end_row, spool)
+        spool.path.unlink(missing_ok=True)
         return LeaseDone(
             task.lease_id, task.shard, task.first_row, end_row, covers_shard, totals, rows_s
         )
@@ -144,7 +160,7 @@ class LeaseRunner:
         self,
         lease: Lease,
         spool: LineSpool,
-        on_row: Callable[[int | None], None],
+        on_row: Callable[[Row | None], None],
         should_stop: Callable[[], bool],
     ) -> Totals:
         totals = Totals()
@@ -152,7 +168,7 @@ class LeaseRunner:
         for row in self._reader.read_rows(lease.first_row, lease.end_row):
             if should_stop() or (totals.rows and time.monotonic() > latest_end_s):
                 break
-            on_row(row.ordinal)
+            on_row(row)
             if lease.dead_reason is None:
                 outcome = self._run_suspect(row)
             else:
@@ -160,6 +176,7 @@ class LeaseRunner:
             on_row(None)
             totals.count(outcome)
             spool.write(outcome.to_bytes())
+            spool.flush()  # Before the next row, which may be this process's last.
         return totals
 
     def _give_up_row(self, row: Row, reason: str) -> Outcome:
@@ -234,6 +251,10 @@ class LeaseRunner:
             for sample in range(settings.num_samples)
         ]
 
+    def _check_epoch(self) -> None:
+        """Before anything is stored: a worker that was paused stops here."""
+        check_epoch(self._store, self._context.epoch, self._context.token)
+
     def _put_segment(self, lease: Lease, end_row: int, spool: LineSpool) -> None:
         segment = SegmentName(
             lease.shard,
@@ -250,6 +271,7 @@ class LeaseRunner:
             seal_shard(self._store, self._plan, self._plan.shard(lease.shard), read_outcomes(lines))
 
     def _seal(self, task: SealTask) -> SealDone:
+        self._check_epoch()
         shard = self._plan.shard(task.shard)
         names = self._store.list_names(f"{SEGMENTS_FOLDER}/{task.shard:05d}")
         segments = [name for text in names if (name := SegmentName.parse(text)) is not None]

@@ -25,6 +25,8 @@ class Lease:
     #: Set when the lease's one row has killed its session too often: do not run it, write its dead
     #: letter with this reason.
     dead_reason: str | None = None
+    #: The lease's one row is suspected of killing its session: it is tried alone.
+    is_suspect: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -46,17 +48,17 @@ Task = Lease | SealTask
 class LeaseDone:
     """A finished lease: its rows are durable, in a segment or in a committed shard.
 
-    ``end_row`` is lower than the lease's when the worker was asked to stop on the way.
+    ``end_row`` is lower than the lease's when the worker was asked to stop on the way, or lost.
     """
 
     lease_id: int
     shard: int
     first_row: int
     end_row: int
-    is_committed: bool
-    totals: Totals
+    is_committed: bool = False
+    totals: Totals = field(default_factory=Totals)
     #: Wall time of the rows, reading them included, storing their outcomes not.
-    rows_s: float
+    rows_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,17 @@ class Success:
         return json.dumps({"version": FORMAT_VERSION, **vars(self)}).encode() + b"\n"
 
 
-def write_manifest(store: Store, plan: Plan, identity: JobIdentity) -> Totals:
-    """Write ``manifest.json`` from the plan and all commit records, then ``_SUCCESS``."""
+def write_manifest(
+    store: Store,
+    plan: Plan,
+    identity: JobIdentity,
+    *,
+    confirm: Callable[[], None] = lambda: None,
+) -> Totals:
+    """Write ``manifest.json`` from the plan and all commit records, then ``_SUCCESS``.
+
+    ``confirm`` is called before each of the two; what it raises ends the writing.
+    """
     totals = Totals()
     for record in read_commits(store, list(range(plan.num_shards))):
         totals.add(record.totals)
@@ -50,7 +59,9 @@ def write_manifest(store: Store, plan: Plan, identity: JobIdentity) -> Totals:
         with spool:
             for line in _manifest_lines(store, plan, identity, totals):
                 spool.write(line)
+        confirm()
         store.put_file(MANIFEST, str(spool.path))
+    confirm()
     store.put_whole(SUCCESS, Success(identity.job_digest, spool.sha256).to_bytes())
     return totals
 
@@ -109,6 +120,7 @@ def _manifest_lines(
         "artifact_digest": identity.artifact_digest,
         "prompt_digest": identity.prompt_digest,
         "rows_per_shard": plan.rows_per_shard,
+        **({"parent": plan.parent.to_json()} if plan.parent else {}),
         "totals": totals.to_json(),
     }
     yield json.dumps(head)[:-1].encode() + b',\n"parts": [\n'

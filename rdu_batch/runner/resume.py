@@ -1,7 +1,7 @@
 """What earlier epochs of a job left, read from the store alone.
 
 Commit records say which shards are final, the names of segments which rows of the others are
-durable. Nothing else counts.
+durable, those of attempts which rows are suspects. Nothing else counts.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from rdu_batch.errors import OutputMismatch
 from rdu_batch.job.plan import Plan
+from rdu_batch.runner.attempts import read_suspects
 from rdu_batch.runner.commits import (
-    CommitRecord,
     committed_shards,
     publish,
     published_names,
     read_commits,
 )
+from rdu_batch.runner.sealing import check_plan
 from rdu_batch.runner.segments import list_segments, missing_ranges
+from rdu_batch.runner.shard_progress import RowRange, with_suspects
 from rdu_batch.storage.store import Store
 
 
@@ -27,8 +28,9 @@ class LeftBehind:
     """Where a job stands before this epoch does anything."""
 
     committed: list[int]
-    #: For each uncommitted shard with segments: the row ranges that none of them covers.
-    begun: dict[int, list[tuple[int, int]]]
+    #: For each uncommitted shard with segments or suspects: the rows that no segment covers, each
+    #: suspect among them alone and with its strikes.
+    begun: dict[int, list[RowRange]]
     num_pending_rows: int
 
 
@@ -38,19 +40,17 @@ def look_back(store: Store, plan: Plan) -> LeftBehind:
     if committed:
         published = set(store.list_names())
         for record in read_commits(store, committed):
-            _check_plan(store, record, plan)
+            check_plan(store, record, plan)
             if not {name for _, name in published_names(record, plan)} <= published:
                 publish(store, record, plan)
-    begun = missing_by_shard(store, plan, set(committed))
-    return LeftBehind(committed, begun, num_pending_rows(plan, set(committed), begun))
-
-
-def _check_plan(store: Store, record: CommitRecord, plan: Plan) -> None:
-    if record.plan_digest != plan.digest:
-        raise OutputMismatch(
-            f"{store.url}: shard {record.shard} was committed under the plan {record.plan_digest}, "
-            f"the output's plan is {plan.digest}: the old plan was lost. Choose another output.url."
-        )
+    missing = missing_by_shard(store, plan, set(committed))
+    suspects = read_suspects(store, set(committed))
+    begun = {}
+    for index in sorted(missing.keys() | suspects.keys()):
+        shard = plan.shard(index)
+        ranges = missing.get(index, [(shard.first_row, shard.end_row)])
+        begun[index] = with_suspects(ranges, suspects.get(index, []))
+    return LeftBehind(committed, begun, num_pending_rows(plan, set(committed), missing))
 
 
 def missing_by_shard(

@@ -6,34 +6,41 @@ in the output store.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Literal
+from contextlib import suppress
 
 from rdu_batch.dataset.planning import check_same_job, load_plan, plan_of_output
-from rdu_batch.errors import ObjectMissing, OutputMismatch, RduBatchError, StoreError
+from rdu_batch.errors import (
+    ObjectMissing,
+    OutputMismatch,
+    OutputOwned,
+    RduBatchError,
+    StoreError,
+)
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.report.progress import Progress
 from rdu_batch.report.summary import Summary
 from rdu_batch.report.wording import counted
 from rdu_batch.runner.driver import Driver
-from rdu_batch.runner.epochs import take_epoch, write_result
+from rdu_batch.runner.epochs import Owner, take_epoch, write_result
 from rdu_batch.runner.executor import Executor
+from rdu_batch.runner.executor_choice import ExecutorKind, num_workers_on, open_executor
+from rdu_batch.runner.fencing import check_epoch
+from rdu_batch.runner.heartbeat import Heartbeat, heartbeat_s_of
 from rdu_batch.runner.identity import JobIdentity, identify_job
-from rdu_batch.runner.inline_executor import InlineExecutor
 from rdu_batch.runner.job_context import JobContext, with_absolute_urls
 from rdu_batch.runner.manifest import read_manifest, read_success, write_manifest
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.resume import look_back
+from rdu_batch.runner.retry_seed import RetrySeed, check_parent, parent_in
 from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
-from rdu_batch.storage.probe import check_create_once
-from rdu_batch.storage.store import Store, open_store
-
-ExecutorKind = Literal["ray", "inline"]
+from rdu_batch.runner.takeover import wait_until_free
+from rdu_batch.storage.output_store import check_output, open_output
+from rdu_batch.storage.store import Store
 
 EXIT_COMPLETE = 0
 EXIT_TOO_MANY_DEAD = 5
@@ -45,6 +52,8 @@ def run_job(
     executor: ExecutorKind = "ray",
     address: str | None = None,
     progress: Progress,
+    heartbeat_s: float | None = None,
+    retry: RetrySeed | None = None,
 ) -> Summary:
     """Run a job to its end, or go on with it, or find that it is complete.
 
@@ -53,6 +62,9 @@ def run_job(
         executor: ``ray``, or ``inline`` for one worker in this process.
         address: of the Ray cluster; see ``ray_executor.connect``.
         progress: where to show what is going on.
+        heartbeat_s: how often this driver moves its heartbeat; None follows the environment (see
+            ``heartbeat_s_of``).
+        retry: what the output begins with, for a retry of dead letters.
 
     Returns:
         The summary, with exit code 0, or 5 if more rows are dead than the job allows.
@@ -61,33 +73,51 @@ def run_job(
         RduBatchError: with the exit code of its class; what is finished is kept.
     """
     stop = StopRequest()
+    heartbeat_s = heartbeat_s or heartbeat_s_of(os.environ)
     with stop.watch(spec.limits.deadline_s):
-        return _JobRun(spec, stop, progress).run(executor, address)
+        return _JobRun(spec, stop, progress, heartbeat_s, retry).run(executor, address)
 
 
 class _JobRun:
-    def __init__(self, spec: JobSpec, stop: StopRequest, progress: Progress) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        stop: StopRequest,
+        progress: Progress,
+        heartbeat_s: float,
+        retry: RetrySeed | None,
+    ) -> None:
         self._spec = spec
         self._stop = stop
         self._progress = progress
+        self._heartbeat_s = heartbeat_s
+        self._retry = retry
         self._started_s = time.monotonic()
 
     def run(self, executor: ExecutorKind, address: str | None) -> Summary:
         with self._stop.raising():
-            store = open_store(self._spec.output.url)
+            output = self._spec.output
+            store = open_output(output.url, single_writer=output.single_writer)
             identity = identify_job(self._spec)
             done = self._already_complete(store, identity)
             if done is not None:
                 return done
             plan = self._plan(store, identity)
-            epoch = take_epoch(store)
+            taken = self._take_epoch(store, identity)
+            if isinstance(taken, Summary):
+                return taken
         try:
-            return self._run_epoch(store, identity, plan, epoch, executor, address)
+            with Heartbeat(store, taken) as heartbeat:
+                return self._run_epoch(store, identity, plan, heartbeat, executor, address)
+        except OutputOwned:
+            # Fenced: everything is left as it is, and this epoch reports nothing.
+            raise
         except RduBatchError as error:
             # The store may be what failed; the error itself is what the caller must see.
             with suppress(StoreError):
+                check_epoch(store, taken.epoch, taken.token)
                 result = {"exit": error.exit_code, "error": type(error).__name__}
-                write_result(store, epoch, {**result, "message": str(error)})
+                write_result(store, taken.epoch, {**result, "message": str(error)})
             raise
 
     def _already_complete(self, store: Store, identity: JobIdentity) -> Summary | None:
@@ -107,6 +137,8 @@ class _JobRun:
         except ObjectMissing:
             # Lost since: the plan and the commit records are enough to write it again.
             return None
+        if self._retry is not None:
+            check_parent(store, parent_in(manifest), self._retry.parent)
         totals = Totals.from_json(manifest["totals"])
         return self._summary(
             "already complete",
@@ -117,43 +149,73 @@ class _JobRun:
         )
 
     def _plan(self, store: Store, identity: JobIdentity) -> Plan:
-        if store.protocol != "file":
-            # A local folder links names, which cannot be ignored; a server may ignore conditions.
-            check_create_once(store, PROBE_FOLDER)
-        self._progress.phase("planning: listing, pinning and indexing the inputs")
-        plan = plan_of_output(store, self._spec, identity.artifact_digest)
+        check_output(store, PROBE_FOLDER)
+        if self._retry is not None:
+            plan = self._retry.plan(store, identity.decides)
+        else:
+            self._progress.phase("planning: listing, pinning and indexing the inputs")
+            plan = plan_of_output(store, self._spec, identity.artifact_digest)
+            check_parent(store, plan.parent, None)
         self._progress.phase(
             f"plan: {counted(plan.num_rows, 'row')} of {counted(plan.num_files, 'file')} "
             f"in {counted(plan.num_shards, 'shard')}"
         )
         return plan
 
+    def _take_epoch(self, store: Store, identity: JobIdentity) -> Owner | Summary:
+        """The next epoch, once no living driver holds the last; a summary if that one finished.
+
+        Raises:
+            OutputOwned: a living driver holds it. Ends the job.
+        """
+        while True:
+            last = wait_until_free(store, self._progress.phase)
+            done = self._already_complete(store, identity)
+            if done is not None:
+                return done
+            owner = take_epoch(store, last + 1, self._heartbeat_s)
+            if owner is not None:
+                return owner
+
     def _run_epoch(
         self,
         store: Store,
         identity: JobIdentity,
         plan: Plan,
-        epoch: int,
+        heartbeat: Heartbeat,
         executor: ExecutorKind,
         address: str | None,
     ) -> Summary:
         with self._stop.raising():
+            if self._retry is not None:
+                self._progress.phase("taking over what is kept of the parent")
+                self._retry.seed(store, plan, heartbeat.confirm)
             left = look_back(store, plan)
-        context = JobContext(with_absolute_urls(self._spec), plan.digest, epoch)
+        owner = heartbeat.owner
+        spec = with_absolute_urls(self._spec)
+        context = JobContext(spec, plan.digest, owner.epoch, owner.token)
         leased, num_workers, num_lost = Totals(), 0, 0
         if len(left.committed) < plan.num_shards:
-            with self._executor(executor, context, address) as workers:
+            with open_executor(
+                executor,
+                context,
+                address=address,
+                stop=self._stop,
+                progress=self._progress,
+                is_fenced=lambda: heartbeat.is_lost,
+            ) as workers:
                 scheduler = Scheduler(
                     plan=plan,
-                    num_workers=self._num_workers(workers),
+                    num_workers=num_workers_on(workers, self._spec.workers),
                     attempts_per_row=self._spec.limits.attempts_per_row,
                     committed=left.committed,
                     begun=left.begun,
                 )
-                self._drive(scheduler, workers, plan.num_rows - left.num_pending_rows)
+                rows_done_before = plan.num_rows - left.num_pending_rows
+                self._drive(scheduler, workers, rows_done_before, heartbeat)
                 leased = scheduler.leased_totals
                 num_workers, num_lost = scheduler.num_workers, scheduler.num_workers_lost
-        totals = write_manifest(store, plan, identity)
+        totals = write_manifest(store, plan, identity, confirm=heartbeat.confirm)
         summary = self._summary(
             "complete",
             store,
@@ -164,11 +226,21 @@ class _JobRun:
             workers_lost=num_lost,
             job_digest=identity.job_digest,
         )
-        write_result(store, epoch, summary.to_json())
+        heartbeat.confirm()
+        write_result(store, owner.epoch, summary.to_json())
         return summary
 
-    def _drive(self, scheduler: Scheduler, executor: Executor, rows_done_before: int) -> None:
+    def _drive(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        rows_done_before: int,
+        heartbeat: Heartbeat,
+    ) -> None:
+        workers = self._spec.workers
         self._progress.phase(f"starting {counted(scheduler.num_workers, 'worker')}")
+        follows = workers.count == "auto"
+        num_wanted = (lambda: num_workers_on(executor, workers)) if follows else None
         driver = Driver(
             scheduler,
             executor,
@@ -176,43 +248,10 @@ class _JobRun:
             progress=self._progress,
             start_timeout_s=self._spec.limits.start_timeout_s,
             rows_done_before=rows_done_before,
+            num_wanted=num_wanted,
+            owns=heartbeat.owns,
         )
         driver.run()
-
-    @contextmanager
-    def _executor(
-        self, kind: ExecutorKind, context: JobContext, address: str | None
-    ) -> Iterator[Executor]:
-        if kind == "inline":
-            inline = InlineExecutor(context, should_stop=self._stop.is_requested)
-            try:
-                yield inline
-            finally:
-                inline.stop()
-            return
-        from rdu_batch.runner import ray_executor
-
-        try:
-            with self._stop.raising():
-                self._progress.phase("connecting to Ray")
-                ray_executor.connect(address)
-                # ray.init puts its own handlers in the place of ours.
-                self._stop.listen()
-            workers = ray_executor.RayExecutor(context)
-            try:
-                yield workers
-            finally:
-                workers.stop()
-        finally:
-            ray_executor.disconnect()
-
-    def _num_workers(self, executor: Executor) -> int:
-        workers = self._spec.workers
-        if isinstance(executor, InlineExecutor):
-            return 1
-        if isinstance(workers.count, int):
-            return workers.count
-        return max(workers.min, min(executor.num_slots, workers.max or executor.num_slots))
 
     def _summary(
         self,

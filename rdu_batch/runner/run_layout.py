@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+ATTEMPTS_FOLDER = "_run/attempts"
 CANARY = "_run/canary.json"
 COMMITS_FOLDER = "_run/commits"
 DRIVERS_FOLDER = "_run/drivers"
@@ -21,6 +22,7 @@ _SEGMENT = re.compile(
     r"_run/segments/(?P<shard>\d+)/(?P<first>\d+)-(?P<end>\d+)"
     r"-e(?P<epoch>\d+)-l(?P<lease>\d+)-(?P<sha256>[0-9a-f]{64})\.seg"
 )
+_SEALED = re.compile(r"_run/sealed/(?P<shard>\d+)/(part|dead)-[0-9a-f]+\.jsonl")
 
 
 @dataclass(frozen=True, order=True)
@@ -66,6 +68,11 @@ def driver_epoch(epoch: int) -> str:
     return f"{DRIVERS_FOLDER}/{epoch:06d}.json"
 
 
+def driver_heartbeat(epoch: int) -> str:
+    """The counter of this epoch, overwritten by its driver for as long as it lives."""
+    return f"{DRIVERS_FOLDER}/{epoch:06d}.heartbeat.json"
+
+
 def epoch_result(epoch: int) -> str:
     """What this epoch reported when it ended; created once."""
     return f"{RESULTS_FOLDER}/{epoch:06d}.json"
@@ -79,6 +86,12 @@ def commit_record(shard_index: int) -> str:
 def sealed(shard_index: int, kind: str, attempt: str) -> str:
     """A shard's file under a name of this attempt alone; ``kind`` is ``part`` or ``dead``."""
     return f"{SEALED_FOLDER}/{shard_index:05d}/{kind}-{attempt}.jsonl"
+
+
+def shard_of_sealed(name: str) -> int | None:
+    """The shard of a name of ``sealed``; None for anything else."""
+    match = _SEALED.fullmatch(name)
+    return int(match["shard"]) if match else None
 
 
 def numbers_in(names: list[str]) -> list[int]:

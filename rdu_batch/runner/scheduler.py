@@ -1,41 +1,47 @@
 """Who runs which rows next: events in, actions out.
 
-Pure: no clock, no Ray, no I/O. State is O(shards in progress) plus one byte a shard; rows are
-only ever ranges.
+Pure: no clock, no Ray, no I/O; ``now_s`` is passed in. State is O(workers + shards in progress)
+plus one byte a shard; rows are only ever ranges, and an event costs the same however many.
 
 Promises, held by a state machine test over arbitrary orders of events:
-- every row is, at any time, in exactly one of: pending, in one lease, durable;
-- a shard is sealed only when all of its rows are durable, and by one worker at a time;
-- a worker has at most one task; a lost worker's task goes to another;
+- every row is, at any time, in exactly one of: pending, in one task that is out, durable;
+- a task is out at two workers at most: a second one gets a late task too, if it has nothing else to
+  do, and the first whole answer counts (``tasks_out.py``); a suspect row is never out twice;
+- a shard is sealed only when all of its rows are durable;
+- a worker has at most one task; a lost worker's task goes to another; a worker whose node goes away
+  ends the task it has and gets no other, and nothing is held against its rows;
 - the scheduler ends: with Finish when every shard is committed, else with GiveUp.
 """
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from rdu_batch.job.plan import Plan
-from rdu_batch.runner.actions import Action, Assign, Finish, GiveUp, StartWorker
-from rdu_batch.runner.executor import TaskDone, WorkerEvent, WorkerLost, WorkerReady
-from rdu_batch.runner.leases import Lease, LeaseDone, SealDone, SealTask, Task
+from rdu_batch.runner.actions import Action, Assign, Dismiss, Finish, GiveUp, StartWorker
+from rdu_batch.runner.executor import (
+    RoomChanged,
+    TaskDone,
+    WorkerEvent,
+    WorkerLeaving,
+    WorkerLost,
+    WorkerReady,
+)
+from rdu_batch.runner.failure_budget import FailureBudget
+from rdu_batch.runner.leases import Lease, LeaseDone, SealDone, SealTask
 from rdu_batch.runner.outcomes import Totals
-from rdu_batch.runner.shard_progress import RowRange, ShardProgress, after_death
+from rdu_batch.runner.pace import Pace
+from rdu_batch.runner.shard_progress import RowRange, what_is_left
+from rdu_batch.runner.shard_table import ShardTable
+from rdu_batch.runner.tasks_out import TaskOut, worth_a_copy
 
-#: A lease aims at this much work: long enough to make commits cheap, short enough to lose little.
-LEASE_TARGET_S = 10.0
-#: Toward the end a lease is at most this part of what one worker's fair share would be.
-TAIL_SHARE = 0.5
-#: After this many rows a job is stopped if more than half of them are dead letters.
+#: After this many rows a job is stopped if more than half of them are dead letters; not a retry,
+#: whose rows all were.
 EARLY_STOP_ROWS = 1000
-#: A lease has at most this many times the rows of the largest one that came back: one quick row (a
-#: dead letter, say) must not make a lease of a whole shard.
-LEASE_GROWTH = 4
-#: Lost actors or nodes, per wanted worker, without a single lease done, before the job is given up.
-LOSSES_PER_WORKER = 20
-#: Starts that may fail in a row, per wanted worker, before the job is given up.
-START_FAILURES_PER_WORKER = 3
+#: How often it is looked for late tasks.
+LOOK_INTERVAL_S = 1.0
 
 
 @dataclass
@@ -47,98 +53,104 @@ class Scheduler:
         num_workers: how many workers to keep.
         attempts_per_row: strikes after which a row becomes a dead letter.
         committed: shards that need nothing more.
-        begun: missing row ranges of shards that already have segments.
+        begun: pending rows of shards that are not wholly pending, or have suspects.
     """
 
     plan: Plan
     num_workers: int
     attempts_per_row: int
     committed: Iterable[int] = ()
-    begun: Mapping[int, list[tuple[int, int]]] = field(default_factory=dict)
+    begun: Mapping[int, list[RowRange]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take stock of what earlier epochs left."""
-        self._is_committed = bytearray(self.plan.num_shards)
-        for shard in self.committed:
-            self._is_committed[shard] = 1
-        self._num_uncommitted = self.plan.num_shards - sum(self._is_committed)
-        self._open: dict[int, ShardProgress] = {
-            shard: ShardProgress([RowRange(first, end) for first, end in ranges])
-            for shard, ranges in sorted(self.begun.items())
-            if not self._is_committed[shard]
-        }
-        self._next_shard = 0
-        self._idle: list[int] = []
+        self._shards = ShardTable(self.plan, self.committed, self.begun)
+        self._budget = FailureBudget(self.attempts_per_row)
+        self._pace = Pace()
+        self._idle: deque[int] = deque()
         self._starting: set[int] = set()
-        self._busy: dict[int, tuple[Task, RowRange | None]] = {}
+        #: Busy workers whose node goes away.
+        self._leaving: set[int] = set()
+        self._busy: dict[int, TaskOut] = {}
         self._next_worker_id = 0
         self._next_lease_id = 0
-        self._was_ever_ready = False
-        self._start_failures = 0
-        self._last_start_failure = ""
-        self._deaths_without_progress = 0
-        self._losses_without_progress = 0
-        self._row_s: float | None = None
-        self._largest_lease = 0
-        self._num_pending = self._count_pending()
+        self._last_look_s = -LOOK_INTERVAL_S
         #: What this epoch's leases produced; a shard's totals come from its commit record.
         self.leased_totals = Totals()
         self.num_workers_lost = 0
+        #: Late tasks that were given to a second worker.
+        self.num_copies = 0
 
     @property
     def num_workers_alive(self) -> int:
-        """Workers with an open session."""
-        return len(self._idle) + len(self._busy)
+        """Workers with an open session, but for those whose node goes away."""
+        return len(self._idle) + len(self._busy) - len(self._leaving)
 
     @property
     def num_shards_committed(self) -> int:
         """Shards that have a commit record."""
-        return self.plan.num_shards - self._num_uncommitted
+        return self.plan.num_shards - self._shards.num_uncommitted
 
     def begin(self) -> list[Action]:
         """The first actions: start workers, or finish at once if nothing is left."""
-        if not self._num_uncommitted:
+        if not self._shards.num_uncommitted:
             return [Finish()]
-        # More workers than rows would only open sessions; one is needed to seal empty shards.
-        self.num_workers = min(self.num_workers, max(1, self._num_pending))
+        self.num_workers = self._useful(self.num_workers)
         return self._replacements()
 
-    def on(self, event: WorkerEvent) -> list[Action]:
+    def on(self, event: WorkerEvent, now_s: float) -> list[Action]:
         """Take in one event and say what to do about it."""
+        dismissed: list[Action] = []
         if isinstance(event, WorkerReady):
-            self._starting.discard(event.worker_id)
-            self._idle.append(event.worker_id)
-            self._was_ever_ready = True
-            self._start_failures = 0
+            self._on_ready(event.worker_id)
         elif isinstance(event, TaskDone):
-            self._busy_to_idle(event)
+            dismissed = self._on_done(event, now_s)
+        elif isinstance(event, WorkerLeaving):
+            dismissed = self._on_leaving(event.worker_id)
+        elif isinstance(event, RoomChanged):
+            self.num_workers = self._useful(event.num_workers)
         elif isinstance(event, WorkerLost):
-            gave_up = self._on_lost(event)
-            if gave_up is not None:
-                return [gave_up]
-        return self._next_actions()
+            why = self._on_lost(event)
+            if why is not None:
+                return [GiveUp(why)]
+        return [*dismissed, *self._next_actions(now_s)]
 
-    def _next_actions(self) -> list[Action]:
-        if not self._num_uncommitted:
+    def tick(self, now_s: float) -> list[Action]:
+        """Give late tasks to idle workers too; to be called now and then, whatever happens."""
+        if not self._idle or now_s - self._last_look_s < LOOK_INTERVAL_S:
+            return []
+        self._last_look_s = now_s
+        late = worth_a_copy(self._busy.values(), self._pace, self._idle[0], now_s, len(self._idle))
+        self.num_copies += len(late)
+        return [self._assign(out, now_s) for out in late]
+
+    # -- what goes out
+
+    def _next_actions(self, now_s: float) -> list[Action]:
+        if not self._shards.num_uncommitted:
             return [Finish()]
         totals = self.leased_totals
-        if totals.rows >= EARLY_STOP_ROWS and totals.dead * 2 > totals.rows:
+        is_mostly_dead = totals.rows >= EARLY_STOP_ROWS and totals.dead * 2 > totals.rows
+        if is_mostly_dead and self.plan.parent is None:
             return [GiveUp(_mostly_dead(totals))]
         actions = self._replacements()
-        if not (actions or self._starting or self.num_workers_alive):
-            return [self._no_session_starts()]
-        while self._idle and (taken := self._take_task()) is not None:
-            worker_id = self._idle.pop(0)
-            self._busy[worker_id] = taken
-            actions.append(Assign(worker_id, taken[0]))
+        if not (actions or self._starting or self._idle or self._busy):
+            return [GiveUp(self._budget.no_session_starts())]
+        while self._idle and (out := self._take_task(self._idle[0])) is not None:
+            actions.append(self._assign(out, now_s))
         return actions
+
+    def _useful(self, num_workers: int) -> int:
+        # More workers than rows would only open sessions; one is needed to seal empty shards.
+        return min(num_workers, max(1, self._shards.num_pending + len(self._busy)))
 
     def _replacements(self) -> list[Action]:
         """Start workers for lost ones, unless starts keep failing or there is nothing for them."""
-        if self._start_failures >= START_FAILURES_PER_WORKER * self.num_workers:
+        if not self._budget.may_start(self.num_workers):
             return []
-        work = self._num_pending + sum(shard.is_ready_to_seal for shard in self._open.values())
-        wanted = min(self.num_workers, len(self._busy) + max(work, not self._busy))
+        work = self._shards.num_pending + self._shards.num_to_seal
+        num_staying = len(self._busy) - len(self._leaving)
+        wanted = min(self.num_workers, num_staying + max(work, not self._busy))
         num_missing = wanted - self.num_workers_alive - len(self._starting)
         return [self._start_worker() for _ in range(num_missing)]
 
@@ -148,146 +160,128 @@ class Scheduler:
         self._starting.add(worker_id)
         return StartWorker(worker_id)
 
-    # -- what comes back
+    def _assign(self, out: TaskOut, now_s: float) -> Assign:
+        """Give a task to the first idle worker."""
+        worker_id = self._idle.popleft()
+        if isinstance(out.task, Lease):
+            out.task = replace(out.task, lease_id=self._next_lease_id)
+            self._next_lease_id += 1
+        out.started_s[worker_id] = now_s
+        self._busy[worker_id] = out
+        return Assign(worker_id, out.task)
 
-    def _busy_to_idle(self, event: TaskDone) -> None:
-        self._deaths_without_progress = self._losses_without_progress = 0
-        task, rows = self._busy.pop(event.worker_id)
-        self._idle.append(event.worker_id)
-        answer = event.answer
-        if isinstance(answer, SealDone):
-            self._on_sealed(answer)
-        elif isinstance(task, Lease) and rows is not None:
-            self._on_leased(task, rows, answer)
-
-    def _on_leased(self, lease: Lease, rows: RowRange, done: LeaseDone) -> None:
-        self.leased_totals.add(done.totals)
-        num_rows = done.end_row - done.first_row
-        if num_rows:
-            row_s = done.rows_s / num_rows
-            self._row_s = row_s if self._row_s is None else (self._row_s + row_s) / 2
-            self._largest_lease = max(self._largest_lease, num_rows)
-        shard = self._open[lease.shard]
-        shard.num_leased -= 1
-        if done.is_committed:
-            self._commit(lease.shard)
-        elif done.end_row < lease.end_row:
-            self._give_back(shard, [replace(rows, first_row=done.end_row)])
-
-    def _on_sealed(self, done: SealDone) -> None:
-        shard = self._open[done.shard]
-        shard.is_sealing = False
-        if done.missing:
-            self._give_back(shard, [RowRange(first, end) for first, end in done.missing])
-        else:
-            self._commit(done.shard)
-
-    def _commit(self, shard: int) -> None:
-        del self._open[shard]
-        self._is_committed[shard] = 1
-        self._num_uncommitted -= 1
-
-    def _on_lost(self, event: WorkerLost) -> GiveUp | None:
-        self.num_workers_lost += 1
-        self._losses_without_progress += 1
-        if self._losses_without_progress > LOSSES_PER_WORKER * self.num_workers:
-            return GiveUp(f"workers keep getting lost and no lease ends. The last: {event.cause}")
-        if event.worker_id in self._starting:
-            self._starting.discard(event.worker_id)
-            return self._on_start_failed(event)
-        if event.worker_id in self._idle:
-            self._idle.remove(event.worker_id)
-        else:
-            self._take_back(event)
-        self._deaths_without_progress += event.session_died
-        # Each worker may meet a row that kills it as often as a row is tried; beyond that it is
-        # not the rows.
-        if self._deaths_without_progress > self.num_workers * (self.attempts_per_row + 1):
-            return GiveUp(f"sessions keep dying and no lease ends. The last one: {event.cause}")
-        return None
-
-    def _on_start_failed(self, event: WorkerLost) -> GiveUp | None:
-        self._start_failures += 1
-        self._last_start_failure = event.cause
-        # A lost actor or node says nothing about the next one; a session that fails to open does.
-        own_failure = event.session_died and not self._was_ever_ready
-        if own_failure and self._start_failures >= self.num_workers:
-            return self._no_session_starts()
-        return None
-
-    def _no_session_starts(self) -> GiveUp:
-        tries, cause = self._start_failures, self._last_start_failure
-        return GiveUp(f"no session starts ({tries} tries in a row). The last one: {cause}")
-
-    def _take_back(self, event: WorkerLost) -> None:
-        task, rows = self._busy.pop(event.worker_id)
-        shard = self._open[task.shard]
-        if isinstance(task, SealTask) or rows is None:
-            shard.is_sealing = False
-            return
-        shard.num_leased -= 1
-        self._give_back(shard, after_death(rows, event))
-
-    # -- what goes out
-
-    def _count_pending(self) -> int:
-        rows = sum(r.end_row - r.first_row for s in self._open.values() for r in s.pending)
-        for index, is_committed in enumerate(self._is_committed):
-            if not is_committed and index not in self._open:
-                shard = self.plan.shard(index)
-                rows += shard.end_row - shard.first_row
-        return rows
-
-    def _give_back(self, shard: ShardProgress, ranges: list[RowRange]) -> None:
-        shard.pending = sorted([*shard.pending, *ranges], key=lambda rows: rows.first_row)
-        self._num_pending += sum(rows.end_row - rows.first_row for rows in ranges)
-
-    def _take_task(self) -> tuple[Task, RowRange | None] | None:
+    def _take_task(self, worker_id: int) -> TaskOut | None:
         """The next task for an idle worker: seal what is done, go on with what is begun."""
-        for index, shard in self._open.items():
-            if shard.is_ready_to_seal:
-                shard.is_sealing = True
-                return SealTask(index), None
-        for index, shard in self._open.items():
-            if shard.pending:
-                return self._lease(index, shard)
-        while self._next_shard < self.plan.num_shards:
-            index = self._next_shard
-            self._next_shard += 1
-            if not self._is_committed[index] and index not in self._open:
-                whole = self.plan.shard(index)
-                begun = ShardProgress([RowRange(whole.first_row, whole.end_row)])
-                self._open[index] = begun
-                return self._lease(index, begun)
-        return None
-
-    def _lease(self, index: int, shard: ShardProgress) -> tuple[Task, RowRange]:
-        rows = shard.pending.pop(0)
-        num_rows = min(rows.end_row - rows.first_row, self._lease_rows())
-        taken = replace(rows, end_row=rows.first_row + num_rows)
-        if taken.end_row < rows.end_row:
-            shard.pending.insert(0, replace(rows, first_row=taken.end_row))
-        shard.num_leased += 1
-        self._num_pending -= num_rows
+        to_seal = self._shards.take_seal()
+        if to_seal is not None:
+            return TaskOut(SealTask(to_seal), None)
+        most = self._pace.lease_rows(worker_id, self._shards.num_pending, self.num_workers)
+        taken = self._shards.take_rows(most)
+        if taken is None:
+            return None
+        index, rows = taken
         whole = self.plan.shard(index)
         lease = Lease(
-            lease_id=self._next_lease_id,
+            lease_id=-1,  # Each copy gets its own.
             shard=index,
-            first_row=taken.first_row,
-            end_row=taken.end_row,
-            covers_shard=(taken.first_row, taken.end_row) == (whole.first_row, whole.end_row),
-            dead_reason=taken.strike_reason if taken.strikes >= self.attempts_per_row else None,
+            first_row=rows.first_row,
+            end_row=rows.end_row,
+            covers_shard=(rows.first_row, rows.end_row) == (whole.first_row, whole.end_row),
+            dead_reason=rows.strike_reason if rows.strikes >= self.attempts_per_row else None,
+            is_suspect=rows.is_suspect,
         )
-        self._next_lease_id += 1
-        return lease, taken
+        return TaskOut(lease, rows)
 
-    def _lease_rows(self) -> int:
-        """Rows for about ``LEASE_TARGET_S`` of work, fewer toward the end, 1 to begin with."""
-        if self._row_s is None:
-            return 1
-        target = LEASE_TARGET_S / self._row_s if self._row_s > 0 else math.inf
-        tail = math.ceil(TAIL_SHARE * self._num_pending / self.num_workers)
-        return max(1, int(min(target, tail, LEASE_GROWTH * self._largest_lease)))
+    # -- what comes back
+
+    def _on_ready(self, worker_id: int) -> None:
+        if worker_id in self._starting:
+            self._starting.discard(worker_id)
+            self._idle.append(worker_id)
+            self._budget.note_ready()
+
+    def _on_done(self, event: TaskDone, now_s: float) -> list[Action]:
+        self._budget.note_progress()
+        worker_id, answer = event.worker_id, event.answer
+        out = self._busy.pop(worker_id)
+        started_s = out.started_s.pop(worker_id)
+        if isinstance(answer, SealDone):
+            self._pace.note_seal(now_s - started_s)
+            self._on_sealed(out, answer)
+        else:
+            self._pace.note_lease(worker_id, answer.end_row - answer.first_row, answer.rows_s)
+            self._on_leased(out, answer)
+        if worker_id in self._leaving:
+            return [self._dismiss(worker_id)]
+        self._idle.append(worker_id)
+        return []
+
+    def _on_leased(self, out: TaskOut, done: LeaseDone, lost: WorkerLost | None = None) -> None:
+        rows = out.rows
+        if out.is_settled or rows is None:
+            return
+        done = out.longest(done)
+        if out.started_s and done.end_row < rows.end_row:
+            return  # The other copy goes on; a row that kills its session kills that one too.
+        out.is_settled = True
+        self.leased_totals.add(done.totals)
+        if done.is_committed:
+            self._shards.commit(done.shard)
+        else:
+            self._shards.return_rows(done.shard, what_is_left(rows, done.end_row, lost))
+
+    def _on_sealed(self, out: TaskOut, done: SealDone) -> None:
+        if out.is_settled or (done.missing and out.started_s):
+            return
+        out.is_settled = True
+        if done.missing:
+            missing = [RowRange(first, end) for first, end in done.missing]
+            self._shards.return_seal(done.shard, missing)
+        else:
+            self._shards.commit(done.shard)
+
+    def _on_leaving(self, worker_id: int) -> list[Action]:
+        if worker_id in self._busy:
+            self._leaving.add(worker_id)
+            return []
+        if worker_id in self._idle:
+            self._idle.remove(worker_id)
+        elif worker_id in self._starting:
+            self._starting.discard(worker_id)
+        else:
+            return []
+        return [self._dismiss(worker_id)]
+
+    def _dismiss(self, worker_id: int) -> Dismiss:
+        self._leaving.discard(worker_id)
+        self._pace.forget(worker_id)
+        return Dismiss(worker_id)
+
+    def _on_lost(self, event: WorkerLost) -> str | None:
+        """Gives back why to give up, if that is so."""
+        worker_id = event.worker_id
+        self.num_workers_lost += 1
+        self._pace.forget(worker_id)
+        if worker_id in self._starting:
+            self._starting.discard(worker_id)
+            return self._budget.on_start_failed(event, self.num_workers)
+        if worker_id in self._idle:
+            self._idle.remove(worker_id)
+        else:
+            self._take_back(event)
+        if worker_id in self._leaving:
+            self._leaving.discard(worker_id)
+            return None
+        return self._budget.on_lost(event, self.num_workers)
+
+    def _take_back(self, event: WorkerLost) -> None:
+        out = self._busy.pop(event.worker_id)
+        del out.started_s[event.worker_id]
+        if out.rows is not None:
+            nothing = LeaseDone(-1, out.task.shard, out.rows.first_row, out.rows.first_row)
+            self._on_leased(out, event.done or nothing, event)
+        elif not (out.is_settled or out.started_s):
+            self._shards.return_seal(out.task.shard)
 
 
 def _mostly_dead(totals: Totals) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rdu_batch.errors import StoreError
+from rdu_batch.errors import OutputMismatch, StoreError
 from rdu_batch.job.plan import Plan, Shard
 from rdu_batch.runner.commits import CommitRecord, SealedFile, create_commit, publish
 from rdu_batch.runner.outcomes import Outcome, Totals
@@ -47,6 +47,15 @@ class LineSpool:
         self._sha256.update(line)
         self.num_rows += 1
         self.num_bytes += len(line)
+
+    def flush(self) -> None:
+        """Hand all lines to the operating system, which keeps them whoever dies.
+
+        Raises:
+            StoreError: the local disk failed or is full. Ends the job.
+        """
+        with _spooling(self.path):
+            self._file.flush()
 
     @property
     def sha256(self) -> str:
@@ -89,6 +98,10 @@ def seal_shard(
     Returns:
         The commit record that stands (another attempt's, if it was first), or, when rows have no
         outcome, their ranges; nothing is written to the store then.
+
+    Raises:
+        OutputMismatch: the commit record that stands is of another plan. Ends the job.
+        StoreError: the store failed. Ends the job.
     """
     with tempfile.TemporaryDirectory(prefix="rdu-batch-seal-") as folder:
         totals = Totals()
@@ -105,8 +118,23 @@ def seal_shard(
         if missing:
             return missing
         record = _put_and_commit(store, plan, shard, part, dead, totals)
+    check_plan(store, record, plan)
     publish(store, record, plan)
     return record
+
+
+def check_plan(store: Store, record: CommitRecord, plan: Plan) -> None:
+    """Check that a commit record is of this plan, before anything is published from it.
+
+    Raises:
+        OutputMismatch: it is not. Ends the job.
+    """
+    if record.plan_digest != plan.digest:
+        raise OutputMismatch(
+            f"{store.url}: shard {record.shard} was committed under the plan {record.plan_digest}, "
+            f"not under {plan.digest}, which this run follows: the output was emptied or its plan "
+            "was lost. Choose another output.url."
+        )
 
 
 def _put_and_commit(

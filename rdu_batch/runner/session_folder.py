@@ -29,10 +29,30 @@ class SessionFolder:
         # Under its own name only when locked: a sweep never sees a free lock of a living owner.
         unnamed.rename(self.path / _LOCK)
 
+    @property
+    def context_file(self) -> Path:
+        """What the session process is told of its job."""
+        return self.path / "context.json"
+
+    @property
+    def row_file(self) -> Path:
+        """The row in progress (``row_memory.py``)."""
+        return self.path / "row"
+
+    @property
+    def stderr_file(self) -> Path:
+        """Standard error of the session process."""
+        return self.path / "stderr"
+
     def remove(self) -> None:
         """Remove the folder and give up the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
+
+
+def spool_path(folder: Path, lease_id: int) -> Path:
+    """Where a lease's outcomes are written one by one, until they are durable."""
+    return folder / f"outcomes-{lease_id}"
 
 
 def remove_orphans() -> None:

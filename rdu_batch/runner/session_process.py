@@ -3,7 +3,8 @@
 A session's native code can crash, hang or hold the interpreter, so it never shares a process with
 what watches it. The child reads one JSON request a line on standard input and answers one JSON
 line on the file descriptor that was standard output; anything else that is printed goes to
-standard error. The ordinal of the row in progress is written to a small shared file.
+standard error. The row in progress is written to a small shared file, its outcome to a spool beside
+that file: both outlive this process, which is the first to be killed when memory runs out.
 
 Requests: a task of ``leases.py``. Answers: ``{"ready": ...}`` once, then ``{"answer": ...}`` or
 ``{"error": {...}}`` for each request. End of input ends the child.
@@ -14,51 +15,53 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
-import mmap
 import os
 import signal
-import struct
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from rdu_batch.errors import SessionBroken
 
+if TYPE_CHECKING:
+    from rdu_batch.job.records import Row
+
 #: prctl(2) option: the signal this process gets when its parent dies. Source: linux/prctl.h.
 PR_SET_PDEATHSIG = 1
-
-#: What the shared file holds before any row is begun.
-NO_ROW = -1
-ROW_FORMAT = struct.Struct("<q")
 
 T = TypeVar("T")
 
 
 def main(argv: list[str]) -> int:
     """Serve leases until the end of input. ``argv``: context file, row file, parent's pid."""
+    from rdu_batch.runner.process_memory import be_killed_first
+
     context_file, row_file, parent_pid = argv
     _die_with_parent(int(parent_pid))
+    be_killed_first()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = _take_over_stdout()
-    with (
-        Path(row_file).open("r+b") as file,
-        mmap.mmap(file.fileno(), ROW_FORMAT.size) as row_memory,
-    ):
-        return _serve(Path(context_file).read_text(), row_memory, answers)
+    return _serve(Path(context_file).read_text(), Path(row_file), answers)
 
 
-def _serve(context_json: str, row_memory: mmap.mmap, answers: TextIO) -> int:
+def _serve(context_json: str, row_file: Path, answers: TextIO) -> int:
     from rdu_batch.runner.job_context import JobContext
     from rdu_batch.runner.lease_run import LeaseRunner
     from rdu_batch.runner.leases import Lease, SealTask, from_wire, to_wire
+    from rdu_batch.runner.row_memory import RowMemory
 
-    def on_row(row: int | None) -> None:
-        row_memory[:] = ROW_FORMAT.pack(NO_ROW if row is None else row)
+    row_memory = RowMemory(row_file)
+
+    def on_row(row: Row | None) -> None:
+        if row is None:
+            row_memory.end()
+        else:
+            row_memory.begin(row)
 
     def open_runner() -> LeaseRunner:
-        return LeaseRunner(JobContext.from_json(context_json))
+        return LeaseRunner(JobContext.from_json(context_json), row_file.parent)
 
     runner = _answer(answers, "ready", open_runner, lambda _runner: {"pid": os.getpid()})
     if runner is None:

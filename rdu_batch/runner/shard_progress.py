@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from rdu_batch.job.records import Reason
@@ -36,17 +37,24 @@ class ShardProgress:
         return not self.pending and not self.num_leased and not self.is_sealing
 
 
-def after_death(rows: RowRange, event: WorkerLost) -> list[RowRange]:
-    """What returns to pending when a worker dies with these rows.
+def what_is_left(rows: RowRange, first_row: int, lost: WorkerLost | None) -> list[RowRange]:
+    """What returns to pending of leased rows of which those before ``first_row`` are durable.
 
-    If its session died inside a known row, that row is a suspect, to be leased alone; dying again,
-    alone, is a strike. A lost actor, node or driver is never held against a row.
+    Args:
+        rows: as they were leased.
+        first_row: the first one that is not durable.
+        lost: the worker's death, if that is how the lease ended. If its session died inside a known
+            row, that row is a suspect, to be leased alone; dying again, alone, is a strike. A lost
+            actor, node or driver is never held against a row.
     """
-    row = event.row
-    if not event.session_died or row is None or not rows.first_row <= row < rows.end_row:
+    if first_row == rows.end_row:
+        return []
+    rows = replace(rows, first_row=first_row)
+    row = lost.row if lost is not None and lost.session_died else None
+    if lost is None or row is None or not rows.first_row <= row < rows.end_row:
         return [rows]
     if rows.is_suspect:
-        reason = Reason.ROW_TIMEOUT if event.row_timed_out else Reason.SESSION_KILLED
+        reason = Reason.ROW_TIMEOUT if lost.row_timed_out else Reason.SESSION_KILLED
         return [replace(rows, strikes=rows.strikes + 1, strike_reason=str(reason))]
     parts = [
         RowRange(rows.first_row, row),
@@ -54,3 +62,24 @@ def after_death(rows: RowRange, event: WorkerLost) -> list[RowRange]:
         RowRange(row + 1, rows.end_row),
     ]
     return [part for part in parts if part.first_row < part.end_row]
+
+
+def with_suspects(
+    ranges: Iterable[tuple[int, int]], suspects: Iterable[RowRange]
+) -> list[RowRange]:
+    """Pending row ranges in which each suspect, if it is pending at all, stands alone.
+
+    Args:
+        ranges: first row and end of each, ascending.
+        suspects: single rows, ascending.
+    """
+    known = list(suspects)
+    found = []
+    for first_row, end_row in ranges:
+        next_row = first_row
+        for suspect in known:
+            if next_row <= suspect.first_row < end_row:
+                found += [RowRange(next_row, suspect.first_row), suspect]
+                next_row = suspect.end_row
+        found.append(RowRange(next_row, end_row))
+    return [part for part in found if part.first_row < part.end_row]

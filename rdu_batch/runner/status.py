@@ -7,11 +7,30 @@ from typing import Any
 
 from rdu_batch.dataset.planning import load_plan
 from rdu_batch.runner.commits import committed_shards
-from rdu_batch.runner.epochs import last_epoch, last_result
+from rdu_batch.runner.epochs import has_result, last_epoch, last_result, read_owner
+from rdu_batch.runner.heartbeat import read_count
 from rdu_batch.runner.manifest import read_manifest, read_success
 from rdu_batch.runner.outcomes import Totals
+from rdu_batch.runner.process_mark import is_gone
 from rdu_batch.runner.resume import missing_by_shard, num_pending_rows
 from rdu_batch.storage.store import Store
+
+
+@dataclass(frozen=True)
+class DriverStatus:
+    """What one look tells of the last epoch's driver.
+
+    ``state`` is ``ended`` (it reported its end), ``gone`` (it was killed: it ran on this machine
+    and its process is no more) or ``unknown``: only a heartbeat that moves between two looks tells
+    that a driver lives.
+    """
+
+    epoch: int
+    host: str
+    pid: int
+    state: str
+    #: How often it has moved its heartbeat; None if it never did.
+    heartbeats: int | None
 
 
 @dataclass(frozen=True)
@@ -34,11 +53,14 @@ class OutputStatus:
     totals: Totals | None = None
     #: What the last epoch that ended reported; None if it was killed or still runs.
     last_result: dict[str, Any] | None = None
+    #: The driver of ``epoch``; None if there was none yet.
+    driver: DriverStatus | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; ``exit`` is 0, whatever the state."""
         totals = self.totals.to_json() if self.totals else None
-        return {**vars(self), "totals": totals, "exit": 0}
+        driver = vars(self.driver) if self.driver else None
+        return {**vars(self), "totals": totals, "driver": driver, "exit": 0}
 
 
 def read_status(store: Store) -> OutputStatus:
@@ -49,6 +71,7 @@ def read_status(store: Store) -> OutputStatus:
         StoreError: the store failed.
     """
     plan = load_plan(store)
+    epoch = last_epoch(store)
     success = read_success(store)
     if success is not None:
         manifest, _ = read_manifest(store)
@@ -63,9 +86,10 @@ def read_status(store: Store) -> OutputStatus:
             totals.rows,
             shards,
             shards,
-            last_epoch(store),
+            epoch,
             totals,
             last_result(store),
+            _look_at_driver(store, epoch),
         )
     if plan is None:
         return OutputStatus(store.url, "empty")
@@ -80,7 +104,19 @@ def read_status(store: Store) -> OutputStatus:
         plan.num_rows - num_pending,
         plan.num_shards,
         len(committed),
-        last_epoch(store),
+        epoch,
         None,
         last_result(store),
+        _look_at_driver(store, epoch),
     )
+
+
+def _look_at_driver(store: Store, epoch: int) -> DriverStatus | None:
+    owner = read_owner(store, epoch) if epoch else None
+    if owner is None:
+        return None
+    if has_result(store, epoch):
+        state = "ended"
+    else:
+        state = "gone" if owner.process is not None and is_gone(owner.process) else "unknown"
+    return DriverStatus(epoch, owner.host, owner.pid, state, read_count(store, epoch))

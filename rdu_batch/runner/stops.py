@@ -58,7 +58,7 @@ class StopRequest:
         """Inside, a stop raises ``Interrupted`` at once."""
         self._raises = True
         try:
-            self._raise_if_requested()
+            self.check()
             yield
         finally:
             self._raises = False
@@ -68,9 +68,10 @@ class StopRequest:
         self.reason = _NAMES.get(signal.Signals(number), signal.Signals(number).name)
         # Whoever asks twice does not want to wait for a row to end.
         if self._raises or is_second:
-            self._raise_if_requested()
+            self.check()
 
-    def _raise_if_requested(self) -> None:
+    def check(self) -> None:
+        """Raise ``Interrupted`` if a stop was asked for."""
         if self.reason is not None:
             raise Interrupted(
                 f"stopped by {self.reason}. Finished rows are kept; "

@@ -10,7 +10,6 @@ found exactly once, in order; every total is counted again. Nothing is written.
 from __future__ import annotations
 
 import hashlib
-import json
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,16 +17,15 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from rdu_batch.errors import ObjectMissing, OutputMismatch, VerifyFailed
-from rdu_batch.job.records import DEAD_KEYS, PREDICTION_KEYS, row_key
+from rdu_batch.job.records import row_key
 from rdu_batch.job.run_paths import MANIFEST, SUCCESS
 from rdu_batch.runner.commits import CommitRecord
 from rdu_batch.runner.manifest import read_manifest, read_success
 from rdu_batch.runner.outcomes import Totals
+from rdu_batch.runner.published import outcome_of, read_lines
 from rdu_batch.runner.run_layout import commit_record
 from rdu_batch.storage.store import Store
 
-#: Parts are read in ranges of this size, so that a part of any size fits in memory.
-READ_BYTES = 8 << 20
 #: A report names at most this many problems of one shard.
 MAX_PROBLEMS_PER_SHARD = 20
 
@@ -57,7 +55,7 @@ def verify_output(store: Store) -> Verification:
         VerifyFailed: there is no finished output here, or its manifest cannot be read (exit 7).
         StoreError: the store failed.
     """
-    manifest = _read_finished(store)
+    manifest = read_finished(store)
     found = Verification(store.url)
     totals = Totals()
     rows = _RowsOfInputs(manifest["inputs"])
@@ -74,8 +72,12 @@ def verify_output(store: Store) -> Verification:
     return found
 
 
-def _read_finished(store: Store) -> dict[str, Any]:
-    """The manifest, whose every byte is what ``_SUCCESS`` says it is."""
+def read_finished(store: Store) -> dict[str, Any]:
+    """The manifest of a finished output, whose every byte is what ``_SUCCESS`` says it is.
+
+    Raises:
+        VerifyFailed: there is no finished output here, or its manifest is damaged (exit 7).
+    """
     try:
         manifest, sha256 = read_manifest(store)
     except ObjectMissing as error:
@@ -204,7 +206,7 @@ class _FileCheck:
             sha256.update(line)
             try:
                 key = row_key(line)
-                self._count(line)
+                self._totals.count(outcome_of(line, is_prediction=self._is_part))
             except (ValueError, KeyError, TypeError) as error:
                 problems.append(f"{self._name}: line {number} is damaged: {error}")
                 continue
@@ -217,22 +219,6 @@ class _FileCheck:
         if sha256.hexdigest() != self._entry["sha256"]:
             problems.append(self._where_changed(size_bytes, sha256.hexdigest()))
         return problems
-
-    def _count(self, line: bytes) -> None:
-        """Count a line, whose keys must be the record's own, in order."""
-        record = json.loads(line)
-        wanted = PREDICTION_KEYS if self._is_part else DEAD_KEYS
-        if tuple(record)[: len(wanted)] != wanted:
-            raise ValueError(f"its keys are {list(record)[: len(wanted)]}, wanted {list(wanted)}")
-        labels = self._totals.finish_reasons if self._is_part else self._totals.dead_reasons
-        for label in _samples_of(record, "finish_reason" if self._is_part else "reason"):
-            labels[label] = labels.get(label, 0) + 1
-        self._totals.rows += 1
-        self._totals.predictions += self._is_part
-        self._totals.dead += not self._is_part
-        if self._is_part:
-            self._totals.prompt_tokens += record["num_prompt_tokens"]
-            self._totals.generated_tokens += sum(_samples_of(record, "num_generated_tokens"))
 
     def _where_changed(self, size_bytes: int, sha256: str) -> str:
         problem = f"{self._name}: sha256 is {sha256}, wanted {self._entry['sha256']}"
@@ -247,24 +233,6 @@ class _FileCheck:
                     f"{problem}; the first line that changed is {number}, row {list(row_key(line))}"
                 )
         return f"{problem}; lines were added after the last row"
-
-
-def _samples_of(record: dict[str, Any], key: str) -> list[Any]:
-    """What a line says of each of its samples; of most rows there is one, without a list."""
-    value = record[key]
-    return value if isinstance(value, list) else [value]
-
-
-def read_lines(store: Store, name: str, size_bytes: int) -> Iterator[bytes]:
-    """Lines of an object, each with its newline, in bounded memory; the last may lack one."""
-    rest = b""
-    for start in range(0, size_bytes, READ_BYTES):
-        rest += store.read_range(name, start, min(start + READ_BYTES, size_bytes))
-        *lines, rest = rest.split(b"\n")
-        for line in lines:
-            yield line + b"\n"
-    if rest:
-        yield rest
 
 
 def _sealed_names(store: Store, shard: int) -> dict[str, str]:

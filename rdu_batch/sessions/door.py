@@ -46,8 +46,8 @@ class SessionInfo:
             raise ValueError(
                 f"a prompt of {len(ids)} tokens; wanted 1 to {self.max_seq_length - 1}"
             )
-        for token_id in ids:
-            self._check_id(token_id)
+        self._check_id(min(ids))
+        self._check_id(max(ids))
         return ids
 
     def check_decode(self, token_id: int, position: int, next_position: int | None) -> None:

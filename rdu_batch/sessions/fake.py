@@ -23,6 +23,7 @@ import os
 import re
 import resource
 import signal
+import struct
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -105,8 +106,7 @@ class FakeSession:
         ids = self._info.check_prompt(input_ids_1S)
         self._obey(bytes(token_id for token_id in ids if token_id != EOS_TOKEN_ID))
         spelling = _Spelling()
-        for token_id in ids:
-            spelling.feed(token_id)
+        spelling.feed_all(ids)
         self._spelling = spelling
         self._next_position = len(input_ids_1S)
         return spelling.step(want_logits=want_logits)
@@ -164,7 +164,7 @@ class _Spelling:
         self._ends_own_sentence = False
 
     def feed(self, token_id: int) -> None:
-        self._history.update(token_id.to_bytes(2, "big"))
+        self._history.update(_history_of([token_id]))
         if token_id in _LETTERS:
             if len(self._partial) <= _LONGEST_WORD:
                 self._partial += bytes([token_id])
@@ -173,6 +173,21 @@ class _Spelling:
         self._ends_own_sentence = token_id == _FULL_STOP and self._partial == self._word
         self._partial = b""
         self._word = self._draw_word()
+
+    def feed_all(self, token_ids: Sequence[int]) -> None:
+        """Feed tokens one after the other, but quickly.
+
+        What came before the last word but one only counts as history.
+        """
+        ends = [index for index, one in enumerate(token_ids) if one not in _LETTERS]
+        start = ends[-2] if len(ends) > 1 else 0
+        last = ends[-1] if ends else 0
+        # Letters behind the longest word change nothing but the history either.
+        stop = min(len(token_ids), last + _LONGEST_WORD + 2)
+        self._history.update(_history_of(token_ids[:start]))
+        for token_id in token_ids[start:stop]:
+            self.feed(token_id)
+        self._history.update(_history_of(token_ids[stop:]))
 
     def step(self, *, want_logits: bool) -> Step:
         token_id = self._next_token_id()
@@ -201,6 +216,10 @@ class _Spelling:
             logits[likely] += 12
         logits[token_id] = 6.0
         return torch.tensor([logits], dtype=torch.float32)
+
+
+def _history_of(token_ids: Sequence[int]) -> bytes:
+    return struct.pack(f">{len(token_ids)}H", *token_ids)
 
 
 def _die_of_a_fault() -> None:

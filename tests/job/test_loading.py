@@ -41,6 +41,27 @@ def test_the_defaults_are_those_of_the_design(small_job: str) -> None:
     assert (spec.limits.row_timeout_s, spec.limits.start_timeout_s) == (120.0, 600.0)
 
 
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [("8GiB", 8 << 30), ("500MB", 500_000_000), ("64kiB", 65536), ("5", 5), ("null", None)],
+)
+def test_memory_is_a_number_of_bytes_or_one_with_a_unit(
+    small_job: str, written: str, wanted: int | None
+) -> None:
+    """Binary and decimal units, as they are written elsewhere."""
+    override = f"limits.session_memory_bytes={written}"
+    spec = load_spec(small_job, source="job.yaml", overrides=[override])
+    assert spec.limits.session_memory_limit_bytes == wanted
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "8Gi", "1.5GiB", "8 GiB", "true", "GiB", "0MB"])
+def test_other_memory_is_refused(small_job: str, written: str) -> None:
+    """With what was wanted."""
+    told = problems_of(small_job, overrides=[f"limits.session_memory_bytes={written}"])
+    assert len(told) == 1
+    assert "such as" in told[0]
+
+
 def test_every_problem_of_a_file_is_reported_at_once() -> None:
     """Wrong types, unknown keys, bounds, contradictions, templates, dates: one report."""
     text = """version: 2

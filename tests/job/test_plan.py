@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from typing import Any
 
@@ -17,6 +18,7 @@ from rdu_batch.job.plan import (
     IndexPage,
     InputFile,
     LongestRow,
+    Parent,
     Plan,
     Window,
     canonical_json,
@@ -100,8 +102,33 @@ def test_a_damaged_plan_is_refused(content: bytes) -> None:
 
 def test_a_plan_of_another_version_is_refused_with_both_versions() -> None:
     """Even if nothing else of it can be read."""
-    with pytest.raises(OutputMismatch, match=r"found plan version 2; this program reads version 1"):
-        Plan.from_bytes(b'{"version": 2, "future": true}')
+    wanted = r"found plan version 3; this program reads versions 1 and 2"
+    with pytest.raises(OutputMismatch, match=wanted):
+        Plan.from_bytes(b'{"version": 3, "future": true}')
+
+
+def test_a_plan_with_a_parent_has_a_version_of_its_own() -> None:
+    """A program that knows no parents refuses it; a plan without one has the bytes it always had.
+
+    Rows and shards are those of the parent's plan.
+    """
+    plan = plan_of(5, 2)
+    retry = plan.with_parent(Parent("ab" * 32, ("row_timeout", "session_killed")))
+    assert (plan.version, retry.version) == (1, 2)
+    assert b"parent" not in plan.to_bytes()
+    assert Plan.from_bytes(retry.to_bytes()) == retry
+    assert list(retry.shards()) == list(plan.shards())
+    assert (retry.job_digest, retry.digest != plan.digest) == (plan.job_digest, True)
+
+
+@pytest.mark.parametrize("parent", [b'"parent": null', b'"parent": {}', b'"parents": 1'])
+def test_a_damaged_parent_is_refused(parent: bytes) -> None:
+    """As any other field of a plan."""
+    content = plan_of(5, 2).with_parent(Parent("ab" * 32, ())).to_bytes()
+    damaged = re.sub(rb'"parent": \{[^}]*\}', parent, content)
+    assert damaged != content
+    with pytest.raises(OutputMismatch, match=r"_run/plan\.json is damaged"):
+        Plan.from_bytes(damaged)
 
 
 @given(
@@ -138,10 +165,12 @@ def decides(text: str, *overrides: str, digest: str = "sha256:a") -> dict[str, A
         "limits.max_dead_rows=7",
         "limits.attempts_per_row=9",
         "limits.row_timeout_s=1",
+        "limits.session_memory_bytes=8GiB",
         "limits.start_timeout_s=1",
         "limits.deadline_s=1",
         "workers={count: 3, max: 4, cpus: 2, gpus: 1, resources: {rdu: 1}}",
         "output.url=elsewhere",
+        "output.single_writer=true",
         "session.artifact=elsewhere",
     ],
 )

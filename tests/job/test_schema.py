@@ -82,11 +82,14 @@ def test_the_schema_takes_whole_and_small_jobs(whole_job: str, small_job: str) -
         {"generation": {"logprobs": 1}},
         {"generation": {"overrides_field": ""}},
         {"output": {"url": "o", "format": "json"}},
+        {"output": {"url": "o", "single_writer": "yes"}},
         {"workers": {"count": 0}},
         {"workers": {"count": "many"}},
         {"limits": {"max_dead_rows": "1"}},
         {"limits": {"max_dead_rows": 0.5}},
         {"limits": {"row_timeout_s": 0}},
+        {"limits": {"session_memory_bytes": 0}},
+        {"limits": {"session_memory_bytes": "8 GB"}},
     ],
 )
 def test_what_the_loader_refuses_is_red_in_an_editor_too(

@@ -46,6 +46,9 @@ class ScriptedExecutor:
         events, self.events = self.events, []
         return events
 
+    def dismiss(self, worker_id):
+        self.dismissed = worker_id
+
     def stop(self):
         pass
 

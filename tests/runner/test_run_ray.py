@@ -33,28 +33,6 @@ def test_any_number_of_workers_publishes_the_same_bytes(
     assert len(trees[1]) > 6
 
 
-@pytest.mark.slow
-def test_rows_that_kill_their_session_become_dead_letters(job, make_lines, read_last_json):
-    """A crash, an exit and a hang each cost their own row only, whatever runs beside them."""
-    lines = make_lines(24)
-    poison = {4: "[[fake:crash]]", 11: "[[fake:exit 3]]", 17: "[[fake:hang]]"}
-    for line, directive in poison.items():
-        lines[line - 1] = json.dumps({"id": line, "text": directive}).encode()
-    limits = {"max_dead_rows": 3, "attempts_per_row": 2, "row_timeout_s": 2.0}
-    done = job.write(lines, limits=limits).run("--address", "local", "--set", "workers.count=2")
-    summary = read_last_json(done)
-    assert done.returncode == 0, done.stderr
-    assert (summary["rows"], summary["predictions"], summary["dead"]) == (24, 21, 3)
-    dead = [
-        json.loads(line)
-        for path in sorted(job.output.glob("dead-*"))
-        for line in path.read_text().splitlines()
-    ]
-    assert [letter["row"][1] for letter in dead] == sorted(poison)
-    reasons = [letter["reason"] for letter in dead]
-    assert reasons == ["session_killed", "session_killed", "row_timeout"]
-
-
 def test_workers_whose_canary_differs_are_refused_and_the_job_stops(job, make_lines):
     """The run was begun by a machine that computes other numbers: exit 10 with the reason."""
     canary = job.output / "_run/canary.json"

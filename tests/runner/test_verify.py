@@ -160,6 +160,15 @@ def test_a_damaged_commit_record_only_hides_which_row_changed(finished):
     assert verify(finished).returncode == 0
 
 
+def test_a_number_that_python_would_not_read_is_no_damage(job):
+    """A carried integer of any length is the input's own text; Python's int stops at 4,300."""
+    line = b'{"id": ' + b"7" * 5000 + b', "text": "a", "label": -' + b"8" * 5000 + b"}"
+    job.write([line]).run("--executor", "inline")
+    assert b"7" * 5000 in (job.output / "part-00000-of-00001.jsonl").read_bytes()
+    done = verify(job)
+    assert done.returncode == 0, done.stderr[:400]
+
+
 def test_blank_lines_in_the_input_are_no_damage(job, troubled_lines):
     """Rows are fewer than lines; the gaps are where blank lines are."""
     job.write(troubled_lines, rows_per_shard=2).run("--executor", "inline")

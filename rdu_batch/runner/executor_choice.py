@@ -1,0 +1,72 @@
+"""Opens the executor that a run asks for, and closes it however the run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from rdu_batch.job.spec import WorkersSpec
+from rdu_batch.report.progress import Progress
+from rdu_batch.runner.executor import Executor
+from rdu_batch.runner.inline_executor import InlineExecutor
+from rdu_batch.runner.job_context import JobContext
+from rdu_batch.runner.stops import StopRequest
+
+ExecutorKind = Literal["ray", "inline"]
+
+
+@contextmanager
+def open_executor(
+    kind: ExecutorKind,
+    context: JobContext,
+    *,
+    address: str | None,
+    stop: StopRequest,
+    progress: Progress,
+    is_fenced: Callable[[], bool],
+) -> Iterator[Executor]:
+    """Open an executor; its workers are gone when the block ends.
+
+    Args:
+        kind: which.
+        context: for the workers.
+        address: of the Ray cluster; see ``ray_executor.connect``.
+        stop: raises while Ray is being reached, ends an inline lease early.
+        progress: told that Ray is being reached.
+        is_fenced: ends an inline lease early, too. The worker stores nothing of it.
+
+    Raises:
+        ClusterError: Ray cannot be reached. Ends the job.
+    """
+    if kind == "inline":
+        inline = InlineExecutor(context, should_stop=lambda: stop.is_requested() or is_fenced())
+        try:
+            yield inline
+        finally:
+            inline.stop()
+        return
+    from rdu_batch.runner import ray_executor
+
+    try:
+        with stop.raising():
+            progress.phase("connecting to Ray")
+            ray_executor.connect(address)
+            # ray.init puts its own handlers in the place of ours.
+            stop.listen()
+        workers = ray_executor.RayExecutor(context)
+        try:
+            yield workers
+        finally:
+            workers.stop()
+    finally:
+        ray_executor.disconnect()
+
+
+def num_workers_on(executor: Executor, wanted: WorkersSpec) -> int:
+    """How many workers to start on an executor."""
+    if isinstance(executor, InlineExecutor):
+        return 1
+    if isinstance(wanted.count, int):
+        return wanted.count
+    return max(wanted.min, min(executor.num_slots, wanted.max or executor.num_slots))

@@ -1,0 +1,83 @@
+"""The row in progress, in a small file that a session process and its watcher both map.
+
+Promises: the watcher reads the row without asking the session, also after the session died in the
+middle of it, however it died. Does not: hold anything of the row's own text.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from rdu_batch.job.records import Row
+
+_NO_ROW = -1
+_ORDINAL = struct.Struct("<q")
+#: When the row was begun, index of its file, its line, and the bytes of its path that follow.
+_DETAILS = struct.Struct("<dqqH")
+_PATH_OFFSET = _ORDINAL.size + _DETAILS.size
+_SIZE_BYTES = 4096
+_MOST_PATH_BYTES = _SIZE_BYTES - _PATH_OFFSET
+
+
+@dataclass(frozen=True)
+class RowMark:
+    """Which row, where it comes from, and when it was begun."""
+
+    ordinal: int
+    file_index: int
+    #: 1-based.
+    line: int
+    #: Path of the input file as the plan has it; cut short where it is longer than a page.
+    path: str
+    #: Monotonic seconds, which all processes of a machine share.
+    started_s: float
+
+
+class RowMemory:
+    """One side's view of the shared file."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file, which ``create`` made."""
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), _SIZE_BYTES)
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make the file, with no row in progress, and map it."""
+        path.write_bytes(_ORDINAL.pack(_NO_ROW).ljust(_SIZE_BYTES, b"\0"))
+        return cls(path)
+
+    def begin(self, row: Row) -> None:
+        """This row is in progress from now on."""
+        path = row.path.encode()[:_MOST_PATH_BYTES]
+        details = _DETAILS.pack(time.monotonic(), row.file_index, row.line, len(path))
+        self._memory[_ORDINAL.size : _PATH_OFFSET + len(path)] = details + path
+        # Last: a reader that sees the ordinal sees what belongs to it.
+        self._memory[: _ORDINAL.size] = _ORDINAL.pack(row.ordinal)
+
+    def end(self) -> None:
+        """No row is in progress."""
+        self._memory[: _ORDINAL.size] = _ORDINAL.pack(_NO_ROW)
+
+    def read(self) -> RowMark | None:
+        """The row in progress, None between rows.
+
+        While the session lives the answer may be out of date, or mix two rows: what hangs on it is
+        read once more.
+        """
+        content = self._memory[:]
+        (ordinal,) = _ORDINAL.unpack_from(content)
+        if ordinal == _NO_ROW:
+            return None
+        started_s, file_index, line, size = _DETAILS.unpack_from(content, _ORDINAL.size)
+        path = content[_PATH_OFFSET : _PATH_OFFSET + size].decode("utf-8", "replace")
+        return RowMark(ordinal, file_index, line, path, started_s)
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._memory.close()
