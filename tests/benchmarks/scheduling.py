@@ -1,6 +1,6 @@
 """Makespan and driver load of large jobs, in virtual time.
 
-    python tests/benchmarks/scheduling.py [--scale 0.01]
+    python -m tests.benchmarks.scheduling [--scale 0.01]
 
 At scale 1: 10,000 workers and 10^9 rows of a second, nodes preempted every four hours on average,
 one worker in a hundred three times slower. The last line of stdout is JSON.
