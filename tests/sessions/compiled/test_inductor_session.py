@@ -322,6 +322,7 @@ for length in (1, 31, 32, 33, 38, 39):
 """
 
 
+@pytest.mark.all_only
 def test_a_length_that_is_no_multiple_of_the_chunk_computes_what_eager_does(
     tmp_path: Path,
     save_tokenizer: Callable[..., None],
