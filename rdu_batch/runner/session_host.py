@@ -126,10 +126,11 @@ class SessionHost:
 
     def _read_message(self, deadline_s: float | None) -> dict[str, Any]:
         """The child's next line, watching it and the row in progress meanwhile."""
-        self._look_at_memory()
         while b"\n" not in self._unread:
             if not self._read_some():
                 self._check_limits(deadline_s)
+        # It waits for its next task now: what that one's sudden death would leave unknown.
+        self._look_at_memory()
         line, _, self._unread = self._unread.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
