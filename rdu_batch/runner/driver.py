@@ -12,6 +12,7 @@ from rdu_batch.runner.executor import (
     Executor,
     JobFailed,
     RoomChanged,
+    TaskDone,
     WorkerEvent,
     WorkerLeaving,
     WorkerLost,
@@ -19,6 +20,8 @@ from rdu_batch.runner.executor import (
 )
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
+from rdu_batch.runner.time_spent import TimeSpent
+from rdu_batch.runner.worker_seconds import WorkerLedger, WorkerSeconds
 
 #: How long one wait for events may take; a stop request is seen at least this often.
 POLL_INTERVAL_S = 0.2
@@ -67,6 +70,7 @@ class Driver:
         self._ready_since_s: float | None = None
         self._alone_since_s = now_s()
         self._has_hinted = False
+        self._ledger = WorkerLedger()
 
     def run(self) -> None:
         """Loop until the job is finished.
@@ -86,7 +90,10 @@ class Driver:
             self._wait_until_sure()
             for event in events:
                 self._note(event)
-                if self._carry_out(self._scheduler.on(event, self._now_s())):
+                now_s = self._now_s()
+                actions = self._scheduler.on(event, now_s)
+                self._enter(event, now_s)
+                if self._carry_out(actions):
                     self._show()
                     return
             self._look_around()
@@ -120,16 +127,35 @@ class Driver:
         """Do what the scheduler says; True when the job is finished."""
         for action in actions:
             if isinstance(action, StartWorker):
+                self._ledger.start(action.worker_id, self._now_s())
                 self._executor.start_worker(action.worker_id)
             elif isinstance(action, Assign):
+                self._ledger.assign(action.worker_id, self._now_s())
                 self._executor.assign(action.worker_id, action.task)
             elif isinstance(action, Dismiss):
                 self._executor.dismiss(action.worker_id)
+                self._ledger.dismiss(action.worker_id, self._now_s())
             elif isinstance(action, GiveUp):
                 raise StoppedEarly(f"the job was stopped early: {action.reason}")
             elif isinstance(action, Finish):
                 return True
         return False
+
+    def worker_seconds(self) -> WorkerSeconds:
+        """The account of all workers' time, closed: to be asked for once, at the end."""
+        self._ledger.close(self._now_s())
+        return self._ledger.seconds
+
+    def _enter(self, event: WorkerEvent, now_s: float) -> None:
+        """Enter an event into the account of the workers' time."""
+        counts = self._scheduler.last_answer_counts
+        if isinstance(event, WorkerReady):
+            self._ledger.ready(event.worker_id, now_s)
+        elif isinstance(event, TaskDone):
+            self._ledger.answer(event.worker_id, event.answer.spent, now_s, counts=counts)
+        elif isinstance(event, WorkerLost):
+            kept = event.done.spent if event.done is not None and counts else TimeSpent()
+            self._ledger.lose(event.worker_id, kept, now_s)
 
     def _note(self, event: WorkerEvent) -> None:
         if isinstance(event, JobFailed):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rdu_batch.runner.outcomes import Totals
+from rdu_batch.runner.time_spent import TimeSpent
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class LeaseDone:
     end_row: int
     is_committed: bool = False
     totals: Totals = field(default_factory=Totals)
-    #: Wall time of the rows, reading them included, storing their outcomes not.
-    rows_s: float = 0.0
+    spent: TimeSpent = field(default_factory=TimeSpent)
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class SealDone:
     shard: int
     totals: Totals
     missing: tuple[tuple[int, int], ...] = field(default=())
+    spent: TimeSpent = field(default_factory=TimeSpent)
 
 
 Answer = LeaseDone | SealDone
@@ -94,6 +95,8 @@ def from_wire(document: dict[str, Any]) -> Task | Answer:
         raise ValueError(f"unknown message kind in {document!r}")
     if "totals" in fields:
         fields["totals"] = Totals.from_json(fields["totals"])
+    if "spent" in fields:
+        fields["spent"] = TimeSpent(**fields["spent"])
     if "missing" in fields:
         fields["missing"] = tuple((first, end) for first, end in fields["missing"])
     return kind(**fields)

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Self
 
 from rdu_batch.job.records import Row
+from rdu_batch.runner.time_spent import TimeSpent
 
 _NO_ROW = -1
 _ORDINAL = struct.Struct("<q")
 #: When the row was begun, index of its file, its line, and the bytes of its path that follow.
 _DETAILS = struct.Struct("<dqqH")
-_PATH_OFFSET = _ORDINAL.size + _DETAILS.size
+#: Reading, prefill, decode and commit seconds of the task so far.
+_SPENT = struct.Struct("<dddd")
+_SPENT_OFFSET = _ORDINAL.size + _DETAILS.size
+_PATH_OFFSET = _SPENT_OFFSET + _SPENT.size
 _SIZE_BYTES = 4096
 _MOST_PATH_BYTES = _SIZE_BYTES - _PATH_OFFSET
 
@@ -56,12 +60,15 @@ class RowMemory:
         """This row is in progress from now on."""
         path = row.path.encode()[:_MOST_PATH_BYTES]
         details = _DETAILS.pack(time.monotonic(), row.file_index, row.line, len(path))
-        self._memory[_ORDINAL.size : _PATH_OFFSET + len(path)] = details + path
+        self._memory[_ORDINAL.size : _SPENT_OFFSET] = details
+        self._memory[_PATH_OFFSET : _PATH_OFFSET + len(path)] = path
         # Last: a reader that sees the ordinal sees what belongs to it.
         self._memory[: _ORDINAL.size] = _ORDINAL.pack(row.ordinal)
 
-    def end(self) -> None:
-        """No row is in progress."""
+    def end(self, spent: TimeSpent) -> None:
+        """No row is in progress; ``spent`` is what the task took until here."""
+        times_s = spent.reading_s, spent.prefill_s, spent.decode_s, spent.commit_s
+        self._memory[_SPENT_OFFSET:_PATH_OFFSET] = _SPENT.pack(*times_s)
         self._memory[: _ORDINAL.size] = _ORDINAL.pack(_NO_ROW)
 
     def read(self) -> RowMark | None:
@@ -77,6 +84,10 @@ class RowMemory:
         started_s, file_index, line, size = _DETAILS.unpack_from(content, _ORDINAL.size)
         path = content[_PATH_OFFSET : _PATH_OFFSET + size].decode("utf-8", "replace")
         return RowMark(ordinal, file_index, line, path, started_s)
+
+    def spent(self) -> TimeSpent:
+        """What the task took until the end of the last row that ended."""
+        return TimeSpent(*_SPENT.unpack_from(self._memory, _SPENT_OFFSET))
 
     def close(self) -> None:
         """Unmap the file."""

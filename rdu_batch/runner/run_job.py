@@ -39,6 +39,7 @@ from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
 from rdu_batch.runner.takeover import wait_until_free
+from rdu_batch.runner.worker_seconds import WorkerSeconds
 from rdu_batch.storage.output_store import check_output, open_output
 from rdu_batch.storage.store import Store
 
@@ -93,6 +94,8 @@ class _JobRun:
         self._heartbeat_s = heartbeat_s
         self._retry = retry
         self._started_s = time.monotonic()
+        #: Of this epoch; nothing where no worker was wanted.
+        self._worker_seconds = WorkerSeconds()
 
     def run(self, executor: ExecutorKind, address: str | None) -> Summary:
         with self._stop.raising():
@@ -117,7 +120,8 @@ class _JobRun:
             with suppress(StoreError):
                 check_epoch(store, taken.epoch, taken.token)
                 result = {"exit": error.exit_code, "error": type(error).__name__}
-                write_result(store, taken.epoch, {**result, "message": str(error)})
+                told = {"message": str(error), "worker_seconds": self._worker_seconds.to_json()}
+                write_result(store, taken.epoch, {**result, **told})
             raise
 
     def _already_complete(self, store: Store, identity: JobIdentity) -> Summary | None:
@@ -251,7 +255,10 @@ class _JobRun:
             num_wanted=num_wanted,
             owns=heartbeat.owns,
         )
-        driver.run()
+        try:
+            driver.run()
+        finally:
+            self._worker_seconds = driver.worker_seconds()
 
     def _summary(
         self,
@@ -286,5 +293,6 @@ class _JobRun:
             tokens_per_s=leased.generated_tokens / wall_s if wall_s > 0 else 0.0,
             workers=workers,
             workers_lost=workers_lost,
+            worker_seconds=self._worker_seconds.to_json(),
             job_digest=job_digest,
         )

@@ -80,6 +80,9 @@ class Scheduler:
         self.num_workers_lost = 0
         #: Late tasks that were given to a second worker.
         self.num_copies = 0
+        #: Whether the last answer counts, or what a lost worker left of one: not where another copy
+        #: of the task counts instead.
+        self.last_answer_counts = True
 
     @property
     def num_workers_alive(self) -> int:
@@ -209,7 +212,7 @@ class Scheduler:
             self._pace.note_seal(now_s - started_s)
             self._on_sealed(out, answer)
         else:
-            self._pace.note_lease(worker_id, answer.end_row - answer.first_row, answer.rows_s)
+            self._pace.note_lease(worker_id, answer.end_row - answer.first_row, answer.spent.rows_s)
             self._on_leased(out, answer)
         if worker_id in self._leaving:
             return [self._dismiss(worker_id)]
@@ -218,12 +221,13 @@ class Scheduler:
 
     def _on_leased(self, out: TaskOut, done: LeaseDone, lost: WorkerLost | None = None) -> None:
         rows = out.rows
+        self.last_answer_counts = False
         if out.is_settled or rows is None:
             return
         done = out.longest(done)
         if out.started_s and done.end_row < rows.end_row:
             return  # The other copy goes on; a row that kills its session kills that one too.
-        out.is_settled = True
+        out.is_settled = self.last_answer_counts = True
         self.leased_totals.add(done.totals)
         if done.is_committed:
             self._shards.commit(done.shard)
@@ -231,7 +235,8 @@ class Scheduler:
             self._shards.return_rows(done.shard, what_is_left(rows, done.end_row, lost))
 
     def _on_sealed(self, out: TaskOut, done: SealDone) -> None:
-        if out.is_settled or (done.missing and out.started_s):
+        self.last_answer_counts = not (out.is_settled or (done.missing and out.started_s))
+        if not self.last_answer_counts:
             return
         out.is_settled = True
         if done.missing:

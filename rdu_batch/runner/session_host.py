@@ -27,6 +27,7 @@ from rdu_batch.runner.leases import Answer, Lease, LeaseDone, SealDone, Task, fr
 from rdu_batch.runner.process_memory import read_memory
 from rdu_batch.runner.row_memory import RowMark, RowMemory
 from rdu_batch.runner.session_folder import SessionFolder, spool_path
+from rdu_batch.runner.time_spent import TimeSpent
 
 #: How often the row in progress is looked at while a task runs.
 WATCH_INTERVAL_S = 0.5
@@ -82,6 +83,11 @@ class SessionHost:
     def spool_of(self, lease: Lease) -> Path:
         """Where the child writes the outcomes of a lease, one by one; there until ``close``."""
         return spool_path(self._folder.path, lease.lease_id)
+
+    @property
+    def spent(self) -> TimeSpent:
+        """What the task in progress had taken when its last finished row ended."""
+        return self._row_memory.spent()
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until the child's session is open.

@@ -10,7 +10,6 @@ Lives in the worker's actor, beside the process's host. In the order that a deat
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -86,7 +85,6 @@ class SessionKeeper:
         """
         if isinstance(task, Lease) and is_solo_try(task):
             begin_attempt(self._store, task, self._context.epoch)
-        started_s = time.monotonic()
         try:
             return self._host.run(task)
         except SessionBroken as error:
@@ -95,7 +93,7 @@ class SessionKeeper:
                 if is_solo_try(task) and error.row is not None:
                     epoch = self._context.epoch
                     note_strike(self._store, task, epoch, timed_out=error.timed_out)
-                done = self._salvage(task, time.monotonic() - started_s)
+                done = self._salvage(task)
             self._write_forensics(task, self._host.death)
             return Loss(str(error), error.row, error.timed_out, done)
 
@@ -103,7 +101,7 @@ class SessionKeeper:
         """End the session process and remove its folder."""
         self._host.close()
 
-    def _salvage(self, lease: Lease, rows_s: float) -> LeaseDone | None:
+    def _salvage(self, lease: Lease) -> LeaseDone | None:
         """The rows that the session had finished, durable now; None if there are none."""
         death = self._host.death
         row = death.row.ordinal if death is not None and death.row is not None else None
@@ -115,7 +113,8 @@ class SessionKeeper:
             end_row, totals = salvage(self._store, lease, epoch, spool, row)
             if totals.rows:
                 span = lease.first_row, end_row
-                return LeaseDone(lease.lease_id, lease.shard, *span, totals=totals, rows_s=rows_s)
+                spent = self._host.spent
+                return LeaseDone(lease.lease_id, lease.shard, *span, totals=totals, spent=spent)
         return None
 
     def _write_forensics(self, task: Task | None, death: Death | None) -> None:

@@ -21,12 +21,9 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from rdu_batch.errors import SessionBroken
-
-if TYPE_CHECKING:
-    from rdu_batch.job.records import Row
 
 #: prctl(2) option: the signal this process gets when its parent dies. Source: linux/prctl.h.
 PR_SET_PDEATHSIG = 1
@@ -54,12 +51,6 @@ def _serve(context_json: str, row_file: Path, answers: TextIO) -> int:
 
     row_memory = RowMemory(row_file)
 
-    def on_row(row: Row | None) -> None:
-        if row is None:
-            row_memory.end()
-        else:
-            row_memory.begin(row)
-
     def open_runner() -> LeaseRunner:
         return LeaseRunner(JobContext.from_json(context_json), row_file.parent)
 
@@ -71,7 +62,7 @@ def _serve(context_json: str, row_file: Path, answers: TextIO) -> int:
             task = from_wire(json.loads(request))
             if not isinstance(task, Lease | SealTask):
                 raise TypeError(f"not a task: {request!r}")
-            run = functools.partial(runner.run, task, on_row=on_row)
+            run = functools.partial(runner.run, task, watch=row_memory)
             done = _answer(answers, "answer", run, to_wire)
             if done is None:
                 return 1

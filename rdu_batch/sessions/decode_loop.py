@@ -18,6 +18,7 @@ chosen among them, and a stop string counts only if it ends after their text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -183,6 +184,7 @@ def generate(
     generation: GenerationSpec,
     *,
     row_seed: int,
+    on_first_token: Callable[[], None] = lambda: None,
 ) -> Generation:
     """Generate for one row from start to end.
 
@@ -192,14 +194,17 @@ def generate(
         prompt_ids: token ids of the prompt, 1 to max_seq_length - 1 of them.
         generation: the row's settings; one sample is made, whatever its ``num_samples``.
         row_seed: from ``row_seed_of``; only sampling looks at it.
+        on_first_token: called once, when prefill is over and the first token is known.
 
     Raises:
         RowError: as ``RowState``. Ends the row.
         SessionBroken: the session failed. Ends the worker.
     """
     row = RowState(session, tokenizer, prompt_ids, generation, row_seed=row_seed)
-    while row.advance() is None:
-        pass
+    finish_reason = row.advance()
+    on_first_token()
+    while finish_reason is None:
+        finish_reason = row.advance()
     return row.result()
 
 

@@ -18,6 +18,7 @@ from rdu_batch.runner.executor import TaskDone, WorkerEvent, WorkerLost, WorkerR
 from rdu_batch.runner.leases import Lease, LeaseDone, SealDone, Task
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.scheduler import Scheduler
+from rdu_batch.runner.time_spent import TimeSpent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,5 +143,6 @@ class VirtualCluster:
         rows_s = task.num_rows * self.row_s * max(noise, 0.1) / self.speed_of(worker_id)
         totals = Totals(rows=task.num_rows, predictions=task.num_rows)
         span = (task.first_row, task.end_row)
-        done = LeaseDone(task.lease_id, task.shard, *span, task.covers_shard, totals, rows_s=rows_s)
+        spent = TimeSpent(decode_s=rows_s)
+        done = LeaseDone(task.lease_id, task.shard, *span, task.covers_shard, totals, spent)
         self._at(rows_s + LEASE_EXTRA_S, TaskDone(worker_id, done))

@@ -78,14 +78,16 @@ def test_the_summary_says_only_what_there_is_to_say():
     summary = Summary("job", "complete", 0, "/out", rows=2, predictions=2, shards=1, wall_s=1.0)
     text = summary.to_text()
     assert "2 = 2 predictions + 0 dead" in text
-    assert not any(word in text for word in ("resumed", "lost", "ended by"))
+    assert not any(word in text for word in ("resumed", "lost", "ended by", "worker time"))
     troubled = Summary(
         *("job", "complete", 5, "/out"),
         dead=3,
         dead_reasons={"not_json": 1, "too_deep": 2},
         workers_lost=1,
         rows_resumed=4,
+        worker_seconds={"total_s": 8.0, "session_start_s": 2.0, "decode_s": 6.0, "wasted_s": 0.01},
     )
+    assert "worker time  8.0 s: decode 75 %, session start 25 %\n" in troubled.to_text()
     assert "too_deep 2, not_json 1" in troubled.to_text()
     assert "4 rows were done by an earlier run" in troubled.to_text()
 

@@ -63,8 +63,24 @@ class JobFolder:
 
 
 def last_json(done):
-    """The JSON object that ends standard output."""
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    """The JSON object that ends standard output; the numbers of a job's summary add up."""
+    document = json.loads(done.stdout.strip().splitlines()[-1])
+    if "worker_seconds" in document:
+        check_sums(document)
+    return document
+
+
+def check_sums(summary):
+    """Rows and worker-seconds are the sums of what they are made of."""
+    assert summary["rows"] == summary["predictions"] + summary["dead"]
+    assert summary["predictions"] <= sum(summary["finish_reasons"].values())
+    assert summary["dead"] == sum(summary["dead_reasons"].values())
+    classes = dict(summary["worker_seconds"])
+    total_s = classes.pop("total_s")
+    assert sum(classes.values()) == pytest.approx(total_s, abs=0.0005)
+    assert min(classes.values()) >= 0
+    # A worker lives from its start in the run to the run's end at most.
+    assert total_s <= summary["wall_s"] * (summary["workers"] + summary["workers_lost"])
 
 
 def published(output):

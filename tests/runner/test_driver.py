@@ -11,7 +11,10 @@ from rdu_batch.runner.leases import Lease, LeaseDone, SealDone
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
+from rdu_batch.runner.time_spent import TimeSpent
 
+#: Of a lease, in a tenth of a second of the script's clock.
+SPENT = TimeSpent(reading_s=0.01, prefill_s=0.02, decode_s=0.03, commit_s=0.04)
 PLAN = Plan(1, "test", "sha256:0", {}, 1, 3, 30, 3, (), ())
 
 
@@ -36,7 +39,7 @@ class ScriptedExecutor:
         elif isinstance(task, Lease):
             totals = Totals(rows=task.num_rows, predictions=task.num_rows)
             rows = (task.first_row, task.end_row)
-            answer = LeaseDone(task.lease_id, task.shard, *rows, task.covers_shard, totals, 1.0)
+            answer = LeaseDone(task.lease_id, task.shard, *rows, task.covers_shard, totals, SPENT)
             self.events.append(TaskDone(worker_id, answer))
         else:
             self.events.append(TaskDone(worker_id, SealDone(task.shard, Totals())))
@@ -109,8 +112,38 @@ def test_a_stop_request_ends_the_loop():
     def ask(_executor, worker_id, task):
         stop.reason = "SIGTERM"
         rows = (task.first_row, task.end_row)
-        answer = LeaseDone(task.lease_id, task.shard, *rows, False, Totals(), 1.0)
+        answer = LeaseDone(task.lease_id, task.shard, *rows, False, Totals(), SPENT)
         return TaskDone(worker_id, answer)
 
     with pytest.raises(Interrupted, match="SIGTERM"):
         driver(ScriptedExecutor(ask), stop).run()
+
+
+def test_the_account_of_the_workers_time_adds_up_to_their_lives():
+    """One worker, from the wish for it to the end; what its tasks spent counts by kind."""
+    executor = ScriptedExecutor()
+    one = driver(executor)
+    one.run()
+    told = one.worker_seconds().to_json()
+    assert told.pop("total_s") == pytest.approx(executor.now_s)
+    assert sum(told.values()) == pytest.approx(executor.now_s)
+    num_leases = 3  # Of one row each: a first one, then shares of the tail.
+    assert told["decode_s"] == pytest.approx(num_leases * SPENT.decode_s)
+    assert (told["session_start_s"], told["wasted_s"]) == (0.2, 0.0)
+
+
+def test_an_interrupted_lease_is_wasted_time():
+    """The worker had it for a second when the stop came."""
+    stop = StopRequest()
+
+    def lose_then_stop(executor, worker_id, task):
+        executor.now_s += 1.0
+        stop.reason = "SIGTERM"
+        return WorkerReady(worker_id, 1.0)  # Says nothing of its task.
+
+    one = driver(ScriptedExecutor(lose_then_stop), stop)
+    with pytest.raises(Interrupted):
+        one.run()
+    told = one.worker_seconds().to_json()
+    assert told["wasted_s"] == pytest.approx(1.0)
+    assert told["total_s"] == pytest.approx(1.2)

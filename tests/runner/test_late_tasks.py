@@ -14,6 +14,7 @@ from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.pace import LONGEST_TARGET_S
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.tasks_out import LATE_FACTOR, LATE_UNKNOWN_S
+from rdu_batch.runner.time_spent import TimeSpent
 
 
 class Cluster:
@@ -55,9 +56,8 @@ class Cluster:
         totals = Totals(rows=rows, predictions=rows)
         committed = task.covers_shard and end_row == task.end_row
         span = (task.first_row, end_row)
-        answer = LeaseDone(
-            task.lease_id, task.shard, *span, committed, totals, row_s * max(rows, 1)
-        )
+        spent = TimeSpent(decode_s=row_s * max(rows, 1))
+        answer = LeaseDone(task.lease_id, task.shard, *span, committed, totals, spent)
         self.tell(TaskDone(worker_id, answer))
 
 

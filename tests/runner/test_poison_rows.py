@@ -107,6 +107,8 @@ def poison_job(job, tmp_path, read_last_json):
             summary = read_last_json(done)
             assert (summary["rows"], summary["dead"]) == (NUM_ROWS, len(POISON))
             assert "_run/forensics/" in done.stderr
+            # At least one worker was a row's time limit long at each of the rows that never end.
+            assert summary["worker_seconds"]["wasted_s"] >= ROW_TIMEOUT_S
         return Run(output, marks, done.stderr)
 
     return run

@@ -12,6 +12,7 @@ from rdu_batch.runner.leases import Lease, LeaseDone, SealDone, SealTask
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.scheduler import EARLY_STOP_ROWS, Scheduler
 from rdu_batch.runner.shard_progress import RowRange, with_suspects
+from rdu_batch.runner.time_spent import TimeSpent
 
 ATTEMPTS_PER_ROW = 3
 
@@ -37,8 +38,9 @@ def done(lease: Lease, *, end_row: int | None = None, dead: int = 0, rows_s: flo
     rows = end_row - lease.first_row
     totals = Totals(rows=rows, predictions=rows - dead, dead=dead)
     is_committed = lease.covers_shard and end_row == lease.end_row
+    spent = TimeSpent(decode_s=rows_s)
     return LeaseDone(
-        lease.lease_id, lease.shard, lease.first_row, end_row, is_committed, totals, rows_s
+        lease.lease_id, lease.shard, lease.first_row, end_row, is_committed, totals, spent
     )
 
 

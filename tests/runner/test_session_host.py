@@ -24,6 +24,7 @@ from rdu_batch.runner.process_memory import parse_status, read_memory
 from rdu_batch.runner.row_memory import RowMark, RowMemory
 from rdu_batch.runner.session_folder import SessionFolder, remove_orphans
 from rdu_batch.runner.session_host import SessionHost, error_of
+from rdu_batch.runner.time_spent import TimeSpent
 from rdu_batch.storage.store import open_store
 
 
@@ -304,7 +305,9 @@ def test_a_path_of_any_length_and_language_is_marked(tmp_path):
         assert (mark.ordinal, mark.file_index, mark.line) == (7, 3, 9)
         assert mark.path.rstrip("\ufffd") == path[: len(mark.path.rstrip("\ufffd"))]
         assert len(mark.path.encode()) >= min(len(path.encode()), 4000)
-        memory.end()
+        spent = TimeSpent(0.5, 0.25, 2.0 * len(path), 0.125)
+        memory.end(spent)
         assert memory.read() is None
+        assert memory.spent() == spent
     assert b"secret" not in (tmp_path / "row").read_bytes()
     memory.close()

@@ -1,0 +1,126 @@
+"""One row to its one outcome: parse, render, tokenize, generate, and the line that tells of it.
+
+Promises: a row that cannot be predicted becomes its dead letter; what else goes wrong is raised
+with the row's ordinal. Does not: read rows, or make outcomes durable.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+from rdu_batch.errors import RduBatchError, RowError, SessionBroken
+from rdu_batch.job.overrides import generation_of
+from rdu_batch.job.prompt import PromptRenderer
+from rdu_batch.job.records import (
+    Fields,
+    Reason,
+    Row,
+    Sample,
+    dead_line,
+    parse_row,
+    prediction_line,
+)
+from rdu_batch.job.spec import JobSpec
+from rdu_batch.runner.outcomes import Outcome
+from rdu_batch.runner.time_spent import TaskClock
+from rdu_batch.sessions.decode_loop import generate, row_seed_of
+
+if TYPE_CHECKING:
+    from rdu_batch.sessions.decode_loop import Generation
+    from rdu_batch.sessions.door import Session
+    from rdu_batch.sessions.tokenizer import PromptTokenizer
+
+#: Details of given-up rows; the same wherever and whenever that happens.
+GIVEN_UP = {
+    str(Reason.SESSION_KILLED): "the session process died each time it ran this row alone",
+    str(Reason.ROW_TIMEOUT): "the row took longer than limits.row_timeout_s each time it ran alone",
+}
+
+
+def give_up(row: Row, reason: str) -> Outcome:
+    """The dead letter of a row that killed its session each time it ran alone."""
+    # Not parsed, so without its id: parsing may be what kills the session.
+    line = dead_line(row, reason=reason, detail=GIVEN_UP[reason], id_text=None)
+    return Outcome(False, reason, line)
+
+
+class RowRunner:
+    """Runs rows of one job on one open session."""
+
+    def __init__(self, spec: JobSpec, session: Session, tokenizer: PromptTokenizer) -> None:
+        """``session`` and ``tokenizer`` are those of the job's artifact."""
+        self._spec = spec
+        self._session = session
+        self._tokenizer = tokenizer
+        self._renderer = PromptRenderer(spec.prompt)
+
+    def run(self, row: Row, clock: TaskClock) -> Outcome:
+        """The one outcome of a row; ``clock`` is told where its time goes.
+
+        Raises:
+            SessionBroken: with the row's ordinal. Ends the worker; the row is run again, alone.
+            RduBatchError: of another class: ends the job.
+        """
+        try:
+            return self._outcome_of(row, clock)
+        except SessionBroken as error:
+            raise SessionBroken(str(error), row.ordinal) from error
+        except RduBatchError:
+            raise
+        except Exception as error:
+            # Anything else (no memory, a failing library) is unknown: the session may be in any
+            # state, and this row may be why.
+            raise SessionBroken(traceback.format_exc().strip(), row.ordinal) from error
+
+    def _outcome_of(self, row: Row, clock: TaskClock) -> Outcome:
+        """A RowError becomes the row's dead letter."""
+        inputs = self._spec.input
+        fields: Fields | None = None
+        try:
+            fields = parse_row(row)
+            generations = self._generate(row, fields, clock)
+        except RowError as error:
+            id_field = inputs.id_field
+            id_text = fields.texts.get(id_field) if fields and id_field is not None else None
+            line = dead_line(row, reason=error.reason, detail=error.detail, id_text=id_text)
+            return Outcome(False, str(error.reason), line)
+        num_prompt_tokens = generations[0].num_prompt_tokens
+        line = prediction_line(
+            row,
+            fields,
+            id_field=inputs.id_field,
+            carry=inputs.carry,
+            num_prompt_tokens=num_prompt_tokens,
+            samples=[
+                Sample(one.text, str(one.finish_reason), one.num_generated_tokens, one.logprobs)
+                for one in generations
+            ],
+        )
+        return Outcome(
+            True,
+            ",".join(one.finish_reason for one in generations),
+            line,
+            num_prompt_tokens,
+            sum(one.num_generated_tokens for one in generations),
+        )
+
+    def _generate(self, row: Row, fields: Fields, clock: TaskClock) -> list[Generation]:
+        """Every sample of a row, in order. Raises RowError: all of them or none."""
+        settings = generation_of(fields, self._spec.generation)
+        prompt = self._renderer.render(fields)
+        prompt_ids = self._tokenizer.encode(prompt, date=self._spec.prompt.date)
+        clock.has_read()
+        generations = []
+        for sample in range(settings.num_samples):
+            generation = generate(
+                self._session,
+                self._tokenizer,
+                prompt_ids,
+                settings,
+                row_seed=row_seed_of(settings.seed, row.path, row.line, sample),
+                on_first_token=clock.has_prefilled,
+            )
+            clock.has_decoded()
+            generations.append(generation)
+        return generations
