@@ -27,6 +27,7 @@ from rdu_batch.storage.store import open_store
 
 CRASH_POINTS = Path(__file__).parent / "crash_points"
 INLINE = ("--executor", "inline")
+ON_RAY = ("--address", "local", "--set", "workers.count=2")
 TIMEOUTS = ("--reason", "row_timeout")
 
 
@@ -113,7 +114,7 @@ def retry(job, parent, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [INLINE, ("--address", "local", "--set", "workers.count=2")])
+@pytest.mark.parametrize("how", [pytest.param(INLINE, marks=pytest.mark.all_only), ON_RAY])
 def test_a_retry_with_time_enough_is_the_run_that_had_it(retry, job, parent, calm, tmp_path, how):
     """Every row's line is that of the undisturbed run; the parent is only read."""
     before = tree(parent)

@@ -260,7 +260,19 @@ ROWS = [
 ]
 #: One of each family, and what lies in the weights file in another way.
 COMPILED = [row for row in ROWS if row.variant in ("", "untied")]
-by_row = pytest.mark.parametrize("row", ROWS, ids=str)
+#: One of each way to do things: positions, norms, heads, windows; the others are like one of these.
+IN_SHORT = {
+    *("cohere2", "gemma3_text", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "llama", "ministral3"),
+    *("olmo3", "opt", "phi3", "qwen3", "stablelm"),
+}
+by_row = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=[] if row.family in IN_SHORT else [pytest.mark.all_only])
+        for row in ROWS
+    ],
+    ids=str,
+)
 
 
 def prompts() -> list[list[int]]:

@@ -135,7 +135,8 @@ def in_buckets(session: InductorSession) -> InductorSession:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", pytest.param("mistral", marks=pytest.mark.all_only)])
+@pytest.mark.all_only
+@pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_compiled_graphs_compute_the_same_in_buckets(
     family: str,
     long_checkpoint: Callable[[str], Path],
