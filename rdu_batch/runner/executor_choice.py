@@ -51,9 +51,8 @@ def open_executor(
     try:
         with stop.raising():
             progress.phase("connecting to Ray")
-            ray_executor.connect(address)
-            # ray.init puts its own handlers in the place of ours.
-            stop.listen()
+            with stop.among_other_handlers():
+                ray_executor.connect(address)
         workers = ray_executor.RayExecutor(context)
         try:
             yield workers

@@ -49,7 +49,7 @@ class StopRequest:
                 signal.signal(kind, signal.SIG_IGN if self.is_requested() else handler)
 
     def listen(self) -> None:
-        """Install the handlers; again after ``ray.init``, which puts its own in their place."""
+        """Install the handlers."""
         for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(kind, self._on_signal)
 
@@ -62,6 +62,21 @@ class StopRequest:
             yield
         finally:
             self._raises = False
+
+    @contextmanager
+    def among_other_handlers(self) -> Iterator[None]:
+        """Inside, somebody installs handlers of their own, as ``ray.init`` does.
+
+        Theirs end the program by ``SystemExit``: that is a stop by SIGTERM like any other. Ours are
+        installed again at the end.
+        """
+        try:
+            yield
+        except SystemExit:
+            self._on_signal(signal.SIGTERM, None)
+            self.check()
+        finally:
+            self.listen()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         is_second = self.reason is not None

@@ -1,0 +1,95 @@
+"""A stop before any row is out: exit 12, one line of JSON, the epoch's result, no traceback.
+
+Stops while rows are out are in test_run_ray.py; how long a stop takes is measured by
+tests/benchmarks/stop_times.py.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture
+def started(job):
+    """Starts a run of a job that takes a while in every phase."""
+    processes = []
+
+    def start(*how):
+        lines = [json.dumps({"text": f"{n} [[fake:sleep 0.1]]"}).encode() for n in range(600)]
+        job.write(lines, rows_per_shard=20)
+        command = job.command("run", job.path, *how)
+        running = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        )
+        processes.append(running)
+        return running
+
+    yield start
+    for running in processes:
+        if running.poll() is None:
+            running.kill()
+            running.wait()
+
+
+def read_until(running, words):
+    """What it told on standard error up to a line with these words."""
+    told = ""
+    while words not in told:
+        line = running.stderr.readline()
+        assert line, f"it never said {words!r}: {told}"
+        told += line
+    return told
+
+
+def children_of(pid):
+    """Names of a process's own children."""
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [Path(f"/proc/{child}/comm").read_text().strip() for child in pids]
+
+
+def check_stopped(running, told, signal_name):
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 12, told + stderr
+    assert json.loads(stdout.strip().splitlines()[-1])["exit"] == 12
+    assert f"stopped by {signal_name}" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_stop_in_the_middle_of_planning(started, job):
+    """No epoch was taken, so there is nothing to report."""
+    running = started("--executor", "inline")
+    told = read_until(running, "planning")
+    running.send_signal(signal.SIGTERM)
+    check_stopped(running, told, "SIGTERM")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_ray_starts(started, job, kind):
+    """Ray installs handlers of its own first thing, which would end the program by exit 15 or 1."""
+    running = started("--address", "local")
+    told = read_until(running, "connecting to Ray")
+    deadline_s = time.monotonic() + 60
+    while "gcs_server" not in children_of(running.pid):
+        assert time.monotonic() < deadline_s, "Ray never began to start"
+        time.sleep(0.01)
+    running.send_signal(kind)
+    check_stopped(running, told, kind.name)
+    result = json.loads((job.output / "_run/results/000001.json").read_text())
+    assert (result["exit"], result["worker_seconds"]["total_s"]) == (12, 0)
+
+
+def test_a_stop_while_sessions_open(started, job):
+    """The account has what the opening took."""
+    running = started("--address", "local", "--set", "workers.count=2")
+    told = read_until(running, "starting 2 workers")
+    running.send_signal(signal.SIGTERM)
+    check_stopped(running, told, "SIGTERM")
+    seconds = json.loads((job.output / "_run/results/000001.json").read_text())["worker_seconds"]
+    assert seconds["total_s"] == seconds["session_start_s"]
