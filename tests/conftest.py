@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes says something of the machine's other work, nothing of the program.
+settings.register_profile("rdu_batch", deadline=None)
+settings.load_profile("rdu_batch")
 
 #: Tests of these folders share models that take a minute to compile.
 ONE_PROCESS = (Path(__file__).parent / "sessions",)

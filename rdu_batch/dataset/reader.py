@@ -40,6 +40,7 @@ class RowReader:
         self._page: tuple[int, tuple[InputFile, ...]] | None = None
         self._input: tuple[int, Store, str] | None = None
         self._windows: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._place: _Place | None = None
 
     def input_files(self) -> Iterator[InputFile]:
         """Yield the input files of all pages in order.
@@ -87,9 +88,18 @@ class RowReader:
         self, file: InputFile, file_first_row: int, first_row: int, end_row: int
     ) -> Iterator[Row]:
         span = _span_of(file, first_row - file_first_row, end_row - file_first_row)
-        ordinal = file_first_row + span.rows_before
-        line = span.lines_before
-        for offset, line_bytes in self._lines_from(file, span):
+        start = _Place(
+            file.index,
+            file_first_row + span.rows_before,
+            span.lines_before,
+            file.windows[span.first_window].first_line_offset,
+        )
+        # Leases of small rows follow each other within a window: go on where the last one ended.
+        left = self._place
+        if left is not None and left.file_index == file.index:
+            start = left if start.ordinal <= left.ordinal <= first_row else start
+        ordinal, line = start.ordinal, start.lines_before
+        for offset, line_bytes in self._lines_from(file, start.offset, span.last_window):
             line += 1
             if is_blank(line_bytes.removeprefix(BOM) if offset == 0 else line_bytes):
                 continue
@@ -97,19 +107,21 @@ class RowReader:
                 yield Row(ordinal, file.index, line, file.path, offset, line_bytes)
             ordinal += 1
             if ordinal == end_row:
+                self._place = _Place(file.index, ordinal, line, offset + len(line_bytes) + 1)
                 return
         raise OutputMismatch(
             f"the index of {file.url} names more rows than the file has; the index in "
             f"{self._store.url} is wrong, choose another output.url to plan anew"
         )
 
-    def _lines_from(self, file: InputFile, span: _Span) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset, bytes without the LF) of all lines from the span's first window on."""
-        offset = file.windows[span.first_window].first_line_offset
-        position = offset - span.first_window * self._window_bytes
+    def _lines_from(
+        self, file: InputFile, offset: int, last_window: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset, bytes without the LF) of all lines from the one at ``offset`` on."""
+        first_window, position = divmod(offset, self._window_bytes)
         pieces: list[bytes] = []
-        for index in range(span.first_window, len(file.windows)):
-            content = self._window(file, index, span.last_window)
+        for index in range(first_window, len(file.windows)):
+            content = self._window(file, index, last_window)
             while (newline := content.find(b"\n", position)) >= 0:
                 pieces.append(content[position:newline])
                 line_bytes = b"".join(pieces)
@@ -183,6 +195,16 @@ class RowReader:
                 f"the index page {url} is damaged: its sha256 is not the one in the plan; {advice}"
             )
         return tuple(InputFile.from_line(line) for line in content.splitlines())
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the row of an ordinal, or a blank line in front of it, begins in its file."""
+
+    file_index: int
+    ordinal: int
+    lines_before: int
+    offset: int
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,10 @@ class Sample:
     logprobs: tuple[float, ...] | None = None
 
 
+#: Made once: ``json.dumps`` makes an encoder at each call that is not its default.
+_to_json_string = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def parse_row(row: Row) -> Fields:
     """Read a row: one JSON object, with the exact text of each of its values.
 
@@ -166,7 +170,7 @@ def dead_line(row: Row, *, reason: str, detail: str, id_text: str | None) -> byt
 
 
 def _json_string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return _to_json_string(text)
 
 
 def _one_or_list(texts: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ def from_wire(document: dict[str, Any]) -> Task | Answer:
     if "totals" in fields:
         fields["totals"] = Totals.from_json(fields["totals"])
     if "spent" in fields:
-        fields["spent"] = TimeSpent(**fields["spent"])
+        fields["spent"] = TimeSpent(*fields["spent"])
     if "missing" in fields:
         fields["missing"] = tuple((first, end) for first, end in fields["missing"])
     return kind(**fields)

@@ -20,7 +20,7 @@ _NO_ROW = -1
 _ORDINAL = struct.Struct("<q")
 #: When the row was begun, index of its file, its line, and the bytes of its path that follow.
 _DETAILS = struct.Struct("<dqqH")
-#: Reading, prefill, decode and commit seconds of the task so far.
+#: A ``TimeSpent``: of the task in progress, so far.
 _SPENT = struct.Struct("<dddd")
 _SPENT_OFFSET = _ORDINAL.size + _DETAILS.size
 _PATH_OFFSET = _SPENT_OFFSET + _SPENT.size
@@ -67,8 +67,7 @@ class RowMemory:
 
     def end(self, spent: TimeSpent) -> None:
         """No row is in progress; ``spent`` is what the task took until here."""
-        times_s = spent.reading_s, spent.prefill_s, spent.decode_s, spent.commit_s
-        self._memory[_SPENT_OFFSET:_PATH_OFFSET] = _SPENT.pack(*times_s)
+        self._memory[_SPENT_OFFSET:_PATH_OFFSET] = _SPENT.pack(*spent)
         self._memory[: _ORDINAL.size] = _ORDINAL.pack(_NO_ROW)
 
     def read(self) -> RowMark | None:

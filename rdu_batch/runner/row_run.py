@@ -21,7 +21,7 @@ from rdu_batch.job.records import (
     parse_row,
     prediction_line,
 )
-from rdu_batch.job.spec import JobSpec
+from rdu_batch.job.spec import GenerationSpec, JobSpec
 from rdu_batch.runner.outcomes import Outcome
 from rdu_batch.runner.time_spent import TaskClock
 from rdu_batch.sessions.decode_loop import generate, row_seed_of
@@ -118,9 +118,15 @@ class RowRunner:
                 self._tokenizer,
                 prompt_ids,
                 settings,
-                row_seed=row_seed_of(settings.seed, row.path, row.line, sample),
+                row_seed=_seed_of(row, settings, sample),
                 on_first_token=clock.has_prefilled,
             )
             clock.has_decoded()
             generations.append(generation)
         return generations
+
+
+def _seed_of(row: Row, settings: GenerationSpec, sample: int) -> int:
+    # A greedy row has no use for one.
+    is_sampled = settings.temperature > 0
+    return row_seed_of(settings.seed, row.path, row.line, sample) if is_sampled else 0

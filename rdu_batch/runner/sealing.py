@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,8 +32,10 @@ class LineSpool:
         self.num_rows = 0
         self.num_bytes = 0
         self._sha256 = hashlib.sha256()
-        with _spooling(path):
+        try:
             self._file = path.open("wb")
+        except OSError as error:
+            raise _no_scratch(path, error) from error
 
     def write(self, line: bytes) -> None:
         """Add one line, its newline included.
@@ -42,8 +43,10 @@ class LineSpool:
         Raises:
             StoreError: the local disk failed or is full. Ends the job.
         """
-        with _spooling(self.path):
+        try:
             self._file.write(line)
+        except OSError as error:
+            raise _no_scratch(self.path, error) from error
         self._sha256.update(line)
         self.num_rows += 1
         self.num_bytes += len(line)
@@ -54,8 +57,10 @@ class LineSpool:
         Raises:
             StoreError: the local disk failed or is full. Ends the job.
         """
-        with _spooling(self.path):
+        try:
             self._file.flush()
+        except OSError as error:
+            raise _no_scratch(self.path, error) from error
 
     @property
     def sha256(self) -> str:
@@ -64,8 +69,10 @@ class LineSpool:
 
     def close(self) -> None:
         """Flush to the operating system; the file stays."""
-        with _spooling(self.path):
+        try:
             self._file.close()
+        except OSError as error:
+            raise _no_scratch(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -79,15 +86,11 @@ class LineSpool:
         self.close()
 
 
-@contextmanager
-def _spooling(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"the scratch file {path} cannot be written: {error.strerror}. Free some space there, "
-            "or let TMPDIR name a folder with more."
-        ) from error
+def _no_scratch(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"the scratch file {path} cannot be written: {error.strerror}. Free some space there, "
+        "or let TMPDIR name a folder with more."
+    )
 
 
 def seal_shard(

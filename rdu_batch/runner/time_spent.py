@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Self
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class TimeSpent:
+class TimeSpent(NamedTuple):
     """Seconds of one worker, by what it did."""
 
     #: Reading, parsing and rendering rows, token ids of prompts, and writing outcomes to the spool.
@@ -35,9 +33,12 @@ class TimeSpent:
         """All four."""
         return self.rows_s + self.commit_s
 
-    def scaled(self, factor: float) -> Self:
+    def scaled(self, factor: float) -> TimeSpent:
         """The same shares of another total."""
-        return type(self)(*(getattr(self, one.name) * factor for one in fields(self)))
+        return TimeSpent(*(seconds * factor for seconds in self))
+
+
+_READING, _PREFILL, _DECODE, _COMMIT = range(len(TimeSpent._fields))
 
 
 class TaskClock:
@@ -47,30 +48,30 @@ class TaskClock:
         """Start."""
         self._now_s = now_s
         self._last_s = now_s()
-        self._spent_s = dict.fromkeys((one.name for one in fields(TimeSpent)), 0.0)
+        self._spent_s = [0.0] * len(TimeSpent._fields)
 
-    def _lap(self, kind: str) -> None:
+    def _lap(self, kind: int) -> None:
         now_s = self._now_s()
         self._spent_s[kind] += now_s - self._last_s
         self._last_s = now_s
 
     def has_read(self) -> None:
         """Everything since the last lap was reading."""
-        self._lap("reading_s")
+        self._lap(_READING)
 
     def has_prefilled(self) -> None:
         """Everything since the last lap was prefill."""
-        self._lap("prefill_s")
+        self._lap(_PREFILL)
 
     def has_decoded(self) -> None:
         """Everything since the last lap was decode."""
-        self._lap("decode_s")
+        self._lap(_DECODE)
 
     def has_committed(self) -> None:
         """Everything since the last lap was commit."""
-        self._lap("commit_s")
+        self._lap(_COMMIT)
 
     @property
     def spent(self) -> TimeSpent:
         """All laps so far."""
-        return TimeSpent(**self._spent_s)
+        return TimeSpent(*self._spent_s)

@@ -11,7 +11,7 @@ second of it is in exactly one class, so that the classes add up to the whole:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from rdu_batch.runner.time_spent import TimeSpent
 
@@ -33,8 +33,8 @@ class WorkerSeconds:
 
     def add(self, spent: TimeSpent) -> None:
         """Add what a task spent."""
-        for one in fields(TimeSpent):
-            setattr(self, one.name, getattr(self, one.name) + getattr(spent, one.name))
+        for name, seconds in spent._asdict().items():
+            setattr(self, name, getattr(self, name) + seconds)
 
     def to_json(self) -> dict[str, float]:
         """Every class, and ``total_s``, which is their sum to the last digit."""

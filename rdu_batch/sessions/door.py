@@ -41,7 +41,7 @@ class SessionInfo:
         Raises:
             ValueError: too short, too long, or an id outside the vocabulary.
         """
-        ids = [int(token_id) for token_id in input_ids_1S]
+        ids = list(map(int, input_ids_1S))
         if not 1 <= len(ids) < self.max_seq_length:
             raise ValueError(
                 f"a prompt of {len(ids)} tokens; wanted 1 to {self.max_seq_length - 1}"

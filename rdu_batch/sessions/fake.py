@@ -104,7 +104,7 @@ class FakeSession:
             raise ValueError("this session is closed; open another one")
         self.reset()
         ids = self._info.check_prompt(input_ids_1S)
-        self._obey(bytes(token_id for token_id in ids if token_id != EOS_TOKEN_ID))
+        self._obey(_bytes_of(ids))
         spelling = _Spelling()
         spelling.feed_all(ids)
         self._spelling = spelling
@@ -179,15 +179,22 @@ class _Spelling:
 
         What came before the last word but one only counts as history.
         """
-        ends = [index for index, one in enumerate(token_ids) if one not in _LETTERS]
-        start = ends[-2] if len(ends) > 1 else 0
-        last = ends[-1] if ends else 0
-        # Letters behind the longest word change nothing but the history either.
-        stop = min(len(token_ids), last + _LONGEST_WORD + 2)
-        self._history.update(_history_of(token_ids[:start]))
-        for token_id in token_ids[start:stop]:
-            self.feed(token_id)
-        self._history.update(_history_of(token_ids[stop:]))
+        last = _last_break(token_ids, len(token_ids))
+        before = _last_break(token_ids, last)
+        if before >= 0:
+            self._history.update(_history_of(token_ids[: before + 1]))
+            self._word, self._partial = self._draw_word(), b""
+        if last >= 0:
+            self._spell(token_ids[before + 1 : last])
+            self.feed(token_ids[last])
+        if last + 1 < len(token_ids):
+            self._spell(token_ids[last + 1 :])
+            self._ends_own_sentence = False
+
+    def _spell(self, letters: Sequence[int]) -> None:
+        """Feed letters; those behind the longest word change nothing but the history."""
+        self._history.update(_history_of(letters))
+        self._partial = (self._partial + bytes(letters))[: _LONGEST_WORD + 1]
 
     def step(self, *, want_logits: bool) -> Step:
         token_id = self._next_token_id()
@@ -220,6 +227,21 @@ class _Spelling:
 
 def _history_of(token_ids: Sequence[int]) -> bytes:
     return struct.pack(f">{len(token_ids)}H", *token_ids)
+
+
+def _last_break(token_ids: Sequence[int], end: int) -> int:
+    """Index of the last token before ``end`` that is no letter; -1 if there is none."""
+    for index in range(end - 1, -1, -1):
+        if token_ids[index] not in _LETTERS:
+            return index
+    return -1
+
+
+def _bytes_of(token_ids: list[int]) -> bytes:
+    try:
+        return bytes(token_ids)
+    except ValueError:  # The one token that is no byte is among them.
+        return bytes(token_id for token_id in token_ids if token_id != EOS_TOKEN_ID)
 
 
 def _die_of_a_fault() -> None:

@@ -176,7 +176,9 @@ def test_rows_read_back_are_those_of_a_plain_split(
     assert plan.num_rows == len(rows)
     reader = RowReader(output, plan, window_bytes=window_bytes)
     borders = sorted({0, len(rows), *(min(cut, len(rows)) for cut in cuts)})
-    for first, end in reversed(list(itertools.pairwise(borders))):
+    ranges = list(itertools.pairwise(borders))
+    # Backward, where nothing is left of the range before, then forward and with gaps.
+    for first, end in [*reversed(ranges), *ranges, *ranges[::2]]:
         got = list(reader.read_rows(first, end))
         assert [row.ordinal for row in got] == list(range(first, end))
         for row, (index, line) in zip(got, rows[first:end], strict=True):

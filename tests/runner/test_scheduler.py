@@ -322,7 +322,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestScheduler.settings = settings(max_examples=200, stateful_step_count=60)
 
 
 def started(num_rows=100, rows_per_shard=100, num_workers=1, attempts_per_row=3):

@@ -234,9 +234,7 @@ def naive_end(
     return None
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_stop_strings_are_found_where_decoding_everything_finds_them(
     say: Callable[..., Generation], tokenizer: PromptTokenizer, data: st.DataObject
@@ -256,9 +254,7 @@ def test_stop_strings_are_found_where_decoding_everything_finds_them(
         assert (found.num_generated_tokens, found.text) == end
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ids=st.lists(st.integers(4, 250), min_size=1, max_size=40))
 def test_tokens_that_are_no_text_at_all_never_leave_a_stop_string_in_the_text(
     say: Callable[..., Generation], tokenizer: PromptTokenizer, ids: list[int]
@@ -347,9 +343,7 @@ def num_common_chars(one: str, other: str) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_stop_string_counts_only_behind_the_text_of_min_new_tokens(
     tokenizer: PromptTokenizer, data: st.DataObject
