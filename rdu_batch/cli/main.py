@@ -33,6 +33,11 @@ VERBS = {
     ),
     "gc": ("rdu_batch.cli.gc", "gc", "remove what killed workers left in an output"),
     "probe": ("rdu_batch.cli.probe", "probe", "measure what a store guarantees"),
+    "chaos": (
+        "rdu_batch.cli.chaos",
+        "chaos",
+        "hurt a small form of a job at every step and judge what comes of it",
+    ),
     "schema": ("rdu_batch.cli.schema", "schema", "print the JSON Schema of job files"),
 }
 

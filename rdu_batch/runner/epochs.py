@@ -104,7 +104,8 @@ def has_result(store: Store, epoch: int) -> bool:
 def write_result(store: Store, epoch: int, result: dict[str, Any]) -> None:
     """Record what this epoch reports; the first report of an epoch stands."""
     document = {"version": FORMAT_VERSION, "epoch": epoch, **result}
-    store.create_once(epoch_result(epoch), _to_bytes(document))
+    # Not create_once: after a lost reply the report stands, and the run must not fail over it.
+    store.create_or_read(epoch_result(epoch), _to_bytes(document))
 
 
 def last_result(store: Store) -> dict[str, Any] | None:

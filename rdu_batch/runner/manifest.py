@@ -67,14 +67,18 @@ def write_manifest(
 
 
 def read_success(store: Store) -> Success | None:
-    """What ``_SUCCESS`` says; None if there is none.
+    """What ``_SUCCESS`` says; None if there is none, or only the beginning of one.
 
     Raises:
         VerifyFailed: it is there, but damaged or of another version.
     """
     if not store.exists(SUCCESS):
         return None
-    document = _parse(store.read(SUCCESS), store.join(SUCCESS))
+    content = store.read(SUCCESS)
+    if not content.endswith(b"\n"):
+        # A write that was cut short: the run did not get to its end, and the next one will.
+        return None
+    document = _parse(content, store.join(SUCCESS))
     try:
         return Success(str(document["job_digest"]), str(document["manifest_sha256"]))
     except KeyError as error:

@@ -38,10 +38,12 @@ def look_back(store: Store, plan: Plan) -> LeftBehind:
     """Take stock, and publish what a killed epoch committed but did not publish."""
     committed = committed_shards(store)
     if committed:
-        published = set(store.list_names())
+        published = {(name, stat.size_bytes) for name, stat in store.list_objects()}
         for record in read_commits(store, committed):
             check_plan(store, record, plan)
-            if not {name for _, name in published_names(record, plan)} <= published:
+            # With its size: half a file under a stable name is none, whoever left it.
+            wanted = {(name, file.num_bytes) for file, name in published_names(record, plan)}
+            if not wanted <= published:
                 publish(store, record, plan)
     missing = missing_by_shard(store, plan, set(committed))
     suspects = read_suspects(store, set(committed))

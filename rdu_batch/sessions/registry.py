@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
 from rdu_batch.errors import ArtifactError, SpecError
 from rdu_batch.sessions.library_versions import check_transformers
+from rdu_batch.storage.failpoint import FAULT_VARIABLE
 
 if TYPE_CHECKING:
     from rdu_batch.sessions.artifact import LocalArtifact
@@ -57,6 +59,8 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
         artifact: what it loads; None only for kind ``fake``.
         threads: intra-op threads, 1 or more, pinned for the life of the session.
 
+    Where ``RDU_BATCH_FAULT`` is set, it fails on purpose (see ``storage/failpoint.py``).
+
     Raises:
         SpecError: no such kind. Ends the job (exit 3).
         ArtifactError: no artifact, one of another kind or made with another transformers, or the
@@ -85,7 +89,12 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
             f"session kind {kind} cannot be loaded here: {point.value}: {error}; install what it "
             "needs on every node, or choose another session.kind"
         ) from error
-    return cast("Session", session_class.open(artifact, threads=threads))
+    session = cast("Session", session_class.open(artifact, threads=threads))
+    if FAULT_VARIABLE in os.environ:
+        from rdu_batch.sessions.faults import FaultySession
+
+        return FaultySession(session, os.environ[FAULT_VARIABLE])
+    return session
 
 
 def _entry_point(kind: str) -> EntryPoint:

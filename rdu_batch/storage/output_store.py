@@ -7,12 +7,14 @@ above knows which it is.
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from contextlib import suppress
 
 from rdu_batch.errors import CreateOnceUnsupported, ObjectMissing, StoreError
 from rdu_batch.storage.creation_race import broken_race, race_to_create
+from rdu_batch.storage.failpoint import FAULT_VARIABLE
 from rdu_batch.storage.store import ObjectStat, Store, open_store
 
 
@@ -24,12 +26,20 @@ def open_output(url: str, *, single_writer: bool = False) -> Store:
         single_writer: the user promises that no two runs work on this output at the same time;
             all of a run's processes must be told the same.
 
+    Where ``RDU_BATCH_FAULT`` is set, the store fails on purpose (see ``failpoint.py``).
+
     Raises:
         StoreDriverMissing: the driver is not installed; the message names the extra.
         StoreError: the protocol is unknown, or the driver refuses the URL.
     """
     store = open_store(url)
-    return SingleWriterStore(store) if single_writer else store
+    if single_writer:
+        store = SingleWriterStore(store)
+    if FAULT_VARIABLE in os.environ:
+        from rdu_batch.storage.faults import faulty_store
+
+        return faulty_store(store, os.environ[FAULT_VARIABLE])
+    return store
 
 
 def check_output(store: Store, folder: str) -> None:
