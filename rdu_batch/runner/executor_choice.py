@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Literal
 
 from rdu_batch.job.spec import WorkersSpec
@@ -48,16 +49,25 @@ def open_executor(
         return
     from rdu_batch.runner import ray_executor
 
-    try:
-        with stop.raising():
-            progress.phase("connecting to Ray")
-            with stop.among_other_handlers():
-                ray_executor.connect(address)
+    # Standard output is for programs: what Ray prints, of dead actors say, is for people.
+    with redirect_stdout(sys.stderr), _connected(address, stop, progress):
         workers = ray_executor.RayExecutor(context)
         try:
             yield workers
         finally:
             workers.stop()
+
+
+@contextmanager
+def _connected(address: str | None, stop: StopRequest, progress: Progress) -> Iterator[None]:
+    from rdu_batch.runner import ray_executor
+
+    try:
+        with stop.raising():
+            progress.phase("connecting to Ray")
+            with stop.among_other_handlers():
+                ray_executor.connect(address)
+        yield
     finally:
         ray_executor.disconnect()
 

@@ -16,6 +16,9 @@ LOSSES_PER_WORKER = 20
 #: Starts that may fail in a row, per wanted worker, before the job is given up.
 START_FAILURES_PER_WORKER = 3
 
+#: What killed a first session may have been meant for another process; twice is no accident.
+LEAST_START_FAILURES = 2
+
 
 @dataclass
 class FailureBudget:
@@ -47,7 +50,7 @@ class FailureBudget:
         self._last_start_failure = event.cause
         # A lost actor or node says nothing about the next one; a session that fails to open does.
         own_failure = event.session_died and not self._was_ever_ready
-        if own_failure and self._start_failures >= num_workers:
+        if own_failure and self._start_failures >= max(LEAST_START_FAILURES, num_workers):
             return self.no_session_starts()
         return self._on_loss(event, num_workers)
 

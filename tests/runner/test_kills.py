@@ -87,4 +87,5 @@ def test_a_kill_in_any_phase_changes_no_published_byte(
         assert done.returncode == -signal.SIGKILL
         done = calm.run(*to_output, "--executor", "inline")
     assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1, "what Ray tells is for standard error"
     assert published_bytes(output) == published_bytes(calm.output)

@@ -490,6 +490,16 @@ def test_the_job_stops_at_once_when_every_session_fails_to_start():
     assert "no such file: model" in action.reason
 
 
+def test_the_only_worker_may_fail_to_start_once():
+    """Something else may have killed it; the second time it is the session's own doing."""
+    scheduler = Scheduler(plan_of(10, 10), 1, 3)
+    scheduler.begin()
+    actions = scheduler.on(WorkerLost(0, "killed", session_died=True), now_s=0.0)
+    assert actions == [StartWorker(1)]
+    (gives_up,) = scheduler.on(WorkerLost(1, "killed", session_died=True), now_s=0.0)
+    assert isinstance(gives_up, GiveUp)
+
+
 def test_one_worker_that_fails_to_start_is_replaced():
     """A flaky minority is tolerated while another worker is ready."""
     scheduler = Scheduler(plan_of(10, 10), 2, 3)
