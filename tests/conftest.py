@@ -9,15 +9,20 @@ from hypothesis import settings
 settings.register_profile("rdu_batch", deadline=None)
 settings.load_profile("rdu_batch")
 
-#: Tests of these folders share models that take a minute to compile.
-ONE_PROCESS = (Path(__file__).parent / "sessions",)
+HERE = Path(__file__).parent
+#: Tests of these folders and files share what takes long to make: compiled models, finished jobs.
+ONE_PROCESS = (
+    HERE / "sessions",
+    HERE / "runner" / "test_audit.py",
+    HERE / "runner" / "test_retry_dead.py",
+)
 
 
 # First of all hooks: the plug-in that distributes tests reads the marks.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a compiled model in one process."""
+    """Keep tests that share something in one process."""
     for item in items:
-        for folder in ONE_PROCESS:
-            if folder in item.path.parents:
-                item.add_marker(pytest.mark.xdist_group(folder.name))
+        for place in ONE_PROCESS:
+            if place in (item.path, *item.path.parents):
+                item.add_marker(pytest.mark.xdist_group(place.name))

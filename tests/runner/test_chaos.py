@@ -313,16 +313,23 @@ def sweep(job, make_lines, troubled_lines, read_last_json):
 
 
 @pytest.mark.slow
-def test_the_driver_may_be_killed_before_and_after_every_call(sweep):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "driver killed after",
+        # Nearly the same: before a call is after the one in front of it.
+        pytest.param("driver killed before", marks=pytest.mark.all_only),
+    ],
+)
+def test_the_driver_may_be_killed_at_every_call(sweep, fault):
     """All points of a first run and of runs that go on: every promise holds."""
-    code, document, stderr = sweep("driver killed before", "driver killed after")
+    code, document, stderr = sweep(fault)
     assert (code, document["violations"], document["void"]) == (0, [], []), stderr
     points = document["points"]
     assert min(points.values()) > 0
     num_points = sum(points.values())
-    for fault in ("driver killed before", "driver killed after"):
-        held = dict.fromkeys(("trials", *map(str, Promise)), num_points)
-        assert document["faults"][fault] == held
+    held = dict.fromkeys(("trials", *map(str, Promise)), num_points)
+    assert document["faults"][fault] == held
     assert f"{points['store']} store calls" in stderr
 
 

@@ -31,10 +31,11 @@ ALONE = {"planning the index", "planning the plan", "the manifest", "the end"}
 CASES = [(phase, victim) for phase, (*_, victims) in PHASES.items() for victim in victims]
 #: The moment within a phase is drawn; a seed makes a failing draw repeatable.
 SEEDS = range(1, 6)
-#: Run by ``make test`` too: each phase with its driver, and each other victim in every other phase.
+#: Run by ``make test`` too: each phase once, each victim more than once. The driver is killed at
+#: every call there is in test_chaos.py.
 IN_SHORT = {
-    *((phase, "driver") for phase in PHASES),
-    *(("opening", "actor"), ("leasing", "session"), ("sealing", "actor")),
+    *((phase, "driver") for phase in ALONE),
+    *(("opening", "actor"), ("leasing", "session"), ("sealing", "driver")),
     *(("committing", "session"), ("publishing", "actor")),
 }
 DRAWS = [

@@ -239,11 +239,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         if worker_id not in self.losers and is_whole:
             self.losers.update(self.copies_of(task))
-        self.losers.discard(worker_id)
         if isinstance(answer, LeaseDone):
-            self.durable |= set(range(answer.first_row, answer.end_row))
-            self.damaged -= self.durable
-            self.suspects -= self.durable
+            self.note_durable(worker_id, range(answer.first_row, answer.end_row))
+        self.losers.discard(worker_id)
         if is_whole and (isinstance(answer, SealDone) or answer.is_committed):
             self.committed.add(task.shard)
         self.idle.add(worker_id)
@@ -269,12 +267,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.losers.discard(worker_id)
         self.tell(WorkerLost(worker_id, "died", session_died, row, done=kept))
 
+    def note_durable(self, worker_id, rows):
+        """These rows are durable; of a copy that came late those that are damaged do not count.
+
+        The scheduler hears nothing of what a late copy stored: they may run once more.
+        """
+        counted = set(rows) - (self.damaged if worker_id in self.losers else set())
+        self.durable |= counted
+        self.damaged -= self.durable
+        self.suspects -= self.durable
+
     def keep(self, worker_id, task, latest_end_row, data):
         """What a dead session had finished became durable; all of it, if it died between rows."""
         end_row = data.draw(st.integers(task.first_row, latest_end_row))
-        self.durable |= set(range(task.first_row, end_row))
-        self.damaged -= self.durable
-        self.suspects -= self.durable
+        self.note_durable(worker_id, range(task.first_row, end_row))
         if end_row == task.end_row and worker_id not in self.losers:
             self.losers.update(self.copies_of(task))
         rows = end_row - task.first_row

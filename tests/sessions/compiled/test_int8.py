@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from rdu_batch.sessions.artifact import LocalArtifact
     from rdu_batch.sessions.door import Session
 
-pytestmark = pytest.mark.slow
+#: What int8 products compute is tested in test_row_kernels.py, in every run.
+pytestmark = [pytest.mark.slow, pytest.mark.all_only]
 
-FAMILIES = pytest.mark.parametrize(
-    "family", ["llama", pytest.param("gpt2", marks=pytest.mark.all_only)]
-)
+FAMILIES = pytest.mark.parametrize("family", ["llama", "gpt2"])
 NUM_STEPS = 30
 
 
@@ -130,7 +129,6 @@ def test_the_artifact_keeps_what_int8_costs(
     assert tiny_artifact("inductor", "llama").artifact.quality == {}
 
 
-@pytest.mark.all_only
 def test_smollm2_loses_less_than_one_percent_of_perplexity(
     smollm2_gguf: Path, compiled_from: Callable[..., LocalArtifact]
 ) -> None:
