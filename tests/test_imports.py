@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "dataset": {"storage", "job"},
     "sessions": {
         *("storage", "job", "torch", "transformers", "huggingface_hub", "safetensors", "jinja2"),
+        "sambaflow",
     },
     "runner": {"job", "storage", "dataset", "sessions", "report", "ray"},
     "report": {"job", "storage", "rich"},
@@ -72,6 +73,16 @@ def test_only_the_ray_executor_imports_ray():
         if any(name.split(".")[0] == "ray" for name in _imports(path))
     }
     assert users == {"ray_executor.py"}
+
+
+def test_only_one_file_imports_sambaflow():
+    """Every other kind of session works where there is no RDU."""
+    users = {
+        path.name
+        for _, path in _files()
+        if any(name.split(".")[0] == "sambaflow" for name in _imports(path))
+    }
+    assert users == {"flow.py"}
 
 
 @pytest.mark.parametrize(

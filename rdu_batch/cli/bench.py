@@ -11,18 +11,25 @@ import time
 
 import click
 
-from rdu_batch.sessions.bench.settings import DEFAULT_ROUNDS, BenchSettings
+from rdu_batch.sessions.bench.settings import (
+    DEFAULT_NEW_TOKENS,
+    DEFAULT_PROMPT_TOKENS,
+    DEFAULT_ROUNDS,
+    BenchSettings,
+)
 
 
 @click.command("bench")
 @click.argument("artifact", metavar="ARTIFACT")
 @click.option("--threads", type=int, help="Threads of a session. [default: all processors]")
 @click.option(
-    "--prompt-tokens", type=int, default=128, show_default=True, help="Tokens to prefill."
-)
+    "--prompt-tokens", type=int, default=DEFAULT_PROMPT_TOKENS, show_default=True,
+    help="Tokens to prefill; with --new-tokens no more than the artifact has positions.",
+)  # fmt: skip
 @click.option(
-    "--new-tokens", type=int, default=64, show_default=True, help="Tokens to generate behind them."
-)
+    "--new-tokens", type=int, default=DEFAULT_NEW_TOKENS, show_default=True,
+    help="Tokens to generate behind them, 3 or more. Both defaults are cut for a short artifact.",
+)  # fmt: skip
 @click.option(
     "--against", type=click.Choice(["eager"]),
     help="Also measure transformers.generate on the same weights, in the same type.",
@@ -53,8 +60,8 @@ def bench_command(
     """Measure the compiled model at URL ARTIFACT on this machine.
 
     Speed stands beside what the machine does in the same moment: decode beside its read bandwidth,
-    prefill beside a matrix product. Wants a machine that does nothing else. The last line of
-    standard output is one JSON object.
+    prefill beside a matrix product. Takes a minute or two, and wants a machine that does nothing
+    else. The last line of standard output is one JSON object.
     """
     settings = BenchSettings(
         artifact_url=artifact,

@@ -42,10 +42,14 @@ def _option(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
 @_option("checkpoint_name", help="File of weights by name: .safetensors, or saved by torch.")
 @click.option("--tokenizer", help="Folder, hub id or .gguf file; default: the model's own.")
 @_option("cache_dir", help="Where downloads are kept.")
-@click.option("--inference", is_flag=True, help="Accepted for the tutorial's sake; always so.")
 @click.option(
-    "--kind", type=click.Choice(["inductor", "eager"]), default="inductor", show_default=True,
-    help="eager makes an artifact without compiled graphs.",
+    "--inference/--no-inference", default=True, show_default=True,
+    help="Only kind samba can say no: its PEF then has what training needs, too.",
+)  # fmt: skip
+@click.option(
+    "--kind", type=click.Choice(["inductor", "samba", "eager"]), default="inductor",
+    show_default=True,
+    help="samba: for SambaNova's RDU, needs SambaFlow here; eager: without compiled graphs.",
 )  # fmt: skip
 @_option("prefill_chunk", type=int, help="Tokens of one prefill call.")
 @click.option(
@@ -80,10 +84,12 @@ def compile_command(model: str | None, **options: Any) -> None:
 def _out_url(options: dict[str, Any]) -> str:
     folder, name = options["output_folder"], options["pef_name"]
     if options["out"]:
+        if folder or name:
+            raise UsageError("--out says where to; leave out --output_folder and --pef_name")
         return str(options["out"])
-    if not folder:
+    if not (folder and name):
         raise UsageError("where to? give --out URL (or --output_folder with --pef_name)")
-    return f"{folder.rstrip('/')}/{name}" if name else str(folder)
+    return f"{folder.rstrip('/')}/{name}"
 
 
 def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -113,6 +119,7 @@ def _compile(model: str | None, out_url: str, options: dict[str, Any]) -> dict[s
         instruction_set=None if options["isa"] == "native" else options["isa"],
         weights=options["weights"],
         device=options["device"],
+        inference=options["inference"],
     )
     compiled = compile_artifact(source, out_url, settings, say)
     artifact = compiled.artifact

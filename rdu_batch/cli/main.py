@@ -85,6 +85,7 @@ def run(arguments: list[str]) -> int:
         result = rdu_batch.main(arguments, prog_name="rdu-batch", standalone_mode=False)
     except click.ClickException as error:
         error.show()
+        click.echo(_json_of(error.exit_code, type(error).__name__, error.format_message()))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return fail(Interrupted("stopped by Ctrl-C; run the same command again to go on"))
@@ -104,10 +105,10 @@ def fail(error: RduBatchError) -> int:
         f"rdu-batch: error: {heading}:\n{error}" if heading else f"rdu-batch: error: {error}",
         err=True,
     )
-    document: dict[str, Any] = {
-        "exit": error.exit_code,
-        "error": type(error).__name__,
-        "message": str(error),
-    }
-    click.echo(json.dumps(document, ensure_ascii=False))
+    click.echo(_json_of(error.exit_code, type(error).__name__, str(error)))
     return error.exit_code
+
+
+def _json_of(exit_code: int, kind: str, message: str) -> str:
+    document: dict[str, Any] = {"exit": exit_code, "error": kind, "message": message}
+    return json.dumps(document, ensure_ascii=False)

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     PROMPT_TOO_LONG = "prompt_too_long"
     #: Nothing is left to choose: every token that is possible would end the row too early.
     NOTHING_TO_CHOOSE = "nothing_to_choose"
+    #: The device cannot compute with the numbers that this row leads to.
+    NUMERICAL_ERROR = "numerical_error"
     #: The row took longer than ``limits.row_timeout_s``, alone and more than once.
     ROW_TIMEOUT = "row_timeout"
     #: The session's process died on this row, alone and more than once.

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ARTIFACT_FILE = "artifact.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DTYPES = ("bf16", "fp32")
 #: ``plain``: in the artifact's dtype. ``int8``: those of products as int8, the rest plain.
 WEIGHTS = ("plain", "int8")
 DEVICES = ("cpu", "cuda")
+#: Key of the sha256 over everything else in the file; the last one.
+_SEAL = "sha256"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class ArtifactFile:
 class Target:
     """The machine the compiled graphs run on; empty strings where a kind compiles nothing."""
 
-    #: One of ``DEVICES``.
+    #: One of ``DEVICES``; ``rdu`` of kind samba.
     device: str = "cpu"
     #: As ``platform.machine()`` says: ``x86_64``, ``aarch64``.
     machine: str = ""
@@ -134,14 +136,15 @@ class Artifact:
                 for name, entry in sorted(self.files.items())
             },
         }
-        return json.dumps(document, indent=1).encode() + b"\n"
+        return sealed(document)
 
     @classmethod
     def from_bytes(cls, content: bytes, *, url: str) -> Artifact:
         """Read ``artifact.json``; ``url`` is the folder's, for messages.
 
         Raises:
-            ArtifactError: not JSON, an unknown version, or a field that is missing or wrong.
+            ArtifactError: not JSON, an unknown version, changed since it was written, or a field
+                that is missing or wrong.
         """
         place = f"{url.rstrip('/')}/{ARTIFACT_FILE}"
         try:
@@ -158,12 +161,25 @@ class Artifact:
                 "delete it and compile the model again with this version, or run with the version "
                 "that made it"
             )
+        if sealed({key: document[key] for key in document if key != _SEAL}) != content:
+            # One changed number would make the graphs read and write beside their memory.
+            raise ArtifactError(
+                f"{place}: its bytes are not those that were written: the file is damaged, or was "
+                "edited; delete it and compile the model again"
+            )
         try:
             return _artifact_of(document, digest=_digest_of(content), url=url)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ArtifactError(
                 f"{place}: damaged, {error!r}; delete it and compile the model again"
             ) from error
+
+
+def sealed(document: dict[str, Any]) -> bytes:
+    """The bytes of an ``artifact.json``: a document with the sha256 of all the rest in it."""
+    rest = json.dumps(document, indent=1)
+    seal = hashlib.sha256(rest.encode()).hexdigest()
+    return json.dumps({**document, _SEAL: seal}, indent=1).encode() + b"\n"
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ def read_artifact(url: str) -> Artifact:
     found = artifact_at(url)
     if found is None:
         raise ArtifactError(
-            f"{url}: no {ARTIFACT_FILE} here; make one with `rdu-batch compile MODEL --out {url}`, "
-            "or correct session.artifact"
+            f"{url}: no {ARTIFACT_FILE} here; make one with `rdu-batch compile MODEL --out "
+            "FOLDER --max_seq_length N`, or correct the URL"
         )
     return found
 

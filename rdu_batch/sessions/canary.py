@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from rdu_batch.errors import RowError, SessionBroken
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,6 +30,14 @@ def canary_of(session: Session) -> str:
     Raises:
         SessionBroken: the session failed. Ends the worker.
     """
+    try:
+        return _canary_of(session)
+    except RowError as error:
+        # These prompts are no row's, and every worker computes them.
+        raise SessionBroken(f"the canary's prompts cannot be computed: {error}") from error
+
+
+def _canary_of(session: Session) -> str:
     digest = hashlib.sha256()
     session.reset()
     want_logits = session.info.kind not in _KINDS_WITHOUT_SUMS

@@ -29,6 +29,7 @@ from rdu_batch.sessions.artifact_store import (
     publish_artifact,
 )
 from rdu_batch.sessions.checkpoint import find_checkpoint
+from rdu_batch.sessions.compile_out import check_out
 from rdu_batch.sessions.inductor.build import compare_with_plain, compile_graphs
 from rdu_batch.sessions.inductor.families import cannot_compile
 from rdu_batch.sessions.inductor.geometry import (
@@ -43,7 +44,8 @@ from rdu_batch.sessions.inductor.rotary import rotary_limit
 from rdu_batch.sessions.inductor.target import choose_gpu_arch, choose_instruction_set
 from rdu_batch.sessions.model_files import write_model
 from rdu_batch.sessions.perplexity import QualityProbe
-from rdu_batch.sessions.plain_model import read_config
+from rdu_batch.sessions.plain_model import check_causal, read_config
+from rdu_batch.sessions.samba.pef import PefCompiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,21 +80,26 @@ def compile_artifact(
         on_progress: called with one line per finished stage.
 
     Raises:
-        UsageError: settings that the model cannot have. Ends the command (exit 2).
+        UsageError: settings that the model cannot have, or ``out_url`` holds other files. Ends the
+            command (exit 2).
         InputError: the checkpoint is missing, or does not fit its config (exit 4).
         ArtifactError: ``out_url`` holds another artifact, or the model cannot be compiled, or its
             graphs do not compute what transformers computes, or this machine is not one that the
-            graphs would run on (exit 8).
+            graphs would run on, or has no SambaFlow for kind samba (exit 8).
     """
     gpu_arch = choose_gpu_arch(settings.device)
     checkpoint = find_checkpoint(source)
     config = read_config(checkpoint.config_path)
+    check_causal(config, checkpoint.config_path)
     _check_positions(config, settings.max_seq_length)
     if settings.kind == "inductor":
         _check_rotary(config, settings.max_seq_length)
-    plan = _plan(checkpoint, config, settings, gpu_arch)
+    pef = PefCompiler.of(config, settings, out_url) if settings.kind == "samba" else None
+    plan = _plan(checkpoint, config, settings, gpu_arch, pef)
     found = artifact_at(out_url)
-    if found is not None:
+    if found is None:
+        check_out(out_url)
+    else:
         check_same_settings(found, plan)
         damage = damage_of(found)
         if damage is None:
@@ -103,7 +110,7 @@ def compile_artifact(
         f"begin: {plan.model_family} to {plan.kind}, {plan.dtype}, {plan.max_seq_length} positions"
     )
     with _temporary_folder() as folder:
-        local = _fill(folder, checkpoint, config, plan, on_progress)
+        local = _fill(folder, checkpoint, config, plan, on_progress, pef)
         artifact = publish_artifact(local.artifact, folder, out_url)
         on_progress(f"write: {sum(e.size_bytes for e in artifact.files.values()):,} bytes")
     return Compiled(artifact, already_compiled=False)
@@ -130,7 +137,11 @@ def _check_rotary(config: Any, max_seq_length: int) -> None:
 
 
 def _plan(
-    checkpoint: Checkpoint, config: Any, settings: CompileSettings, gpu_arch: str
+    checkpoint: Checkpoint,
+    config: Any,
+    settings: CompileSettings,
+    gpu_arch: str,
+    pef: PefCompiler | None,
 ) -> Artifact:
     """The artifact as it will be, without files: everything known before the model is loaded."""
     import transformers
@@ -155,7 +166,7 @@ def _plan(
         model_digest=checkpoint.model_digest(),
         settings_digest="",
         target=Target(
-            device=settings.device,
+            device=settings.device if pef is None else "rdu",
             machine=platform.machine() if compiled else "",
             instruction_set=chosen.name if chosen else "",
             cpu_flags=chosen.cpu_flags if chosen else (),
@@ -165,7 +176,9 @@ def _plan(
         ),
         files={},
     )
-    decides = plan.to_bytes() + json.dumps([RECIPE_VERSION, checkpoint.tokenizer_digest()]).encode()
+    further = [RECIPE_VERSION, checkpoint.tokenizer_digest()]
+    further += [] if pef is None else [pef.settings]
+    decides = plan.to_bytes() + json.dumps(further).encode()
     return replace(plan, settings_digest="sha256:" + hashlib.sha256(decides).hexdigest())
 
 
@@ -199,6 +212,7 @@ def _fill(
     config: Any,
     plan: Artifact,
     on_progress: Callable[[str], None],
+    pef: PefCompiler | None,
 ) -> LocalArtifact:
     """Make every file of the artifact in ``folder``."""
     layouts, model = write_model(folder, checkpoint, config, plan)
@@ -221,6 +235,8 @@ def _fill(
         if settings.device == "cpu":
             build_kernels(folder / KERNELS_FILE, choose_instruction_set(settings.instruction_set))
         compile_graphs(folder, settings, on_progress)
+    if pef is not None:
+        on_progress(pef.compile(folder, plan.dtype))
     artifact = replace(plan, files=folder_entries(folder), layouts=layouts, url=str(folder))
     local = LocalArtifact(folder, artifact)
     if plan.kind == "inductor":

@@ -11,7 +11,7 @@ from typing import Final
 from rdu_batch.errors import UsageError
 from rdu_batch.sessions.artifact import DEVICES, DTYPES, WEIGHTS
 
-KINDS: Final = ("inductor", "eager")
+KINDS: Final = ("inductor", "samba", "eager")
 DEFAULT_PREFILL_CHUNK: Final = 256
 
 
@@ -27,7 +27,7 @@ class CompileSettings:
     dtype: str
     #: Prompt and generated tokens together; at most the model's positions.
     max_seq_length: int
-    #: ``inductor``, or ``eager`` for an artifact without graphs.
+    #: ``inductor``, ``samba``, or ``eager`` for an artifact without graphs.
     kind: str = "inductor"
     #: Tokens of one full prefill call.
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
@@ -39,6 +39,10 @@ class CompileSettings:
     without: tuple[str, ...] = ()
     #: ``cpu``, or ``cuda`` for the GPU of the machine that compiles.
     device: str = "cpu"
+    #: Kind samba: False keeps the backward sections in the PEF, as training needs them.
+    inference: bool = True
+    #: Kind samba: further words of SambaFlow's own command line, such as ``--arch sn20``.
+    samba_flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -51,6 +55,11 @@ class CompileSettings:
             raise UsageError(
                 f"weights {self.weights} of kind {self.kind}: only kind inductor has them; an "
                 f"eager session opens such an artifact too"
+            )
+        if self.kind != "samba" and (self.samba_flags or not self.inference):
+            raise UsageError(
+                f"kind {self.kind}: its graphs are always for inference, and it takes no flags of "
+                "SambaFlow; use --kind samba for these"
             )
         self._check_device()
         for name in ("max_seq_length", "prefill_chunk"):

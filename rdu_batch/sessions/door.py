@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class SessionInfo:
     """What a session can hold, and what it runs on."""
 
-    #: Name of the kind: ``inductor``, ``eager``, ``fake`` or a plug-in's.
+    #: Name of the kind: ``inductor``, ``samba``, ``eager``, ``fake`` or a plug-in's.
     kind: str
     #: Positions of the key/value cache: prompt and generated tokens together.
     max_seq_length: int
@@ -97,6 +97,8 @@ class Session(Protocol):
             ValueError: S is out of range or an id is outside the vocabulary. A programming error:
                 the decode loop turns prompts that are too long into dead letters before this.
             SessionBroken: the device failed, or the chosen logit is not finite. Ends the worker.
+            RowError: ``numerical_error``: the device says that it cannot compute with this row's
+                numbers, and is ready for the next row. Ends the row.
         """
 
     def decode(self, token_id: int, position: int, *, want_logits: bool = False) -> Step:
@@ -108,6 +110,8 @@ class Session(Protocol):
         Raises:
             ValueError: the position does not follow the last one, or does not fit.
             SessionBroken: the device failed, or the chosen logit is not finite. Ends the worker.
+            RowError: ``numerical_error``: the device says that it cannot compute with this row's
+                numbers, and is ready for the next row. Ends the row.
         """
 
     def reset(self) -> None:

@@ -11,8 +11,9 @@ import io
 from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
-from rdu_batch.errors import InputError
+from rdu_batch.errors import ArtifactError, InputError
 from rdu_batch.sessions.checkpoint import is_gguf
+from rdu_batch.sessions.samba.layout import own_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 _NESTED_KEYS = ("model", "state_dict", "model_state_dict")
 #: Names listed of each kind of mistake; a wrong config can make thousands.
 _NUM_LISTED = 8
+#: Of what another program says of a file.
+_MOST_SAID_CHARS = 600
+#: Ends of the names of models that were made for something else.
+_OTHER_TASKS = (
+    *("ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification"),
+    *("ForQuestionAnswering", "ForMultipleChoice", "EncoderModel"),
+)
 
 
 def read_config(path: Path) -> Any:
@@ -45,7 +53,32 @@ def read_config(path: Path) -> Any:
                 )
             return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # readers of foreign files raise all sorts
-        raise InputError(f"{path}: no config that transformers reads: {_said(error)}") from error
+        raise InputError(
+            f"{path}: no config that transformers reads: {_said(error)}; {_next_step(path)}"
+        ) from error
+
+
+def _next_step(path: Path) -> str:
+    if (path / "artifact.json").is_file():
+        return "this is an artifact, compiled already: name it in session.artifact"
+    return "name a folder with a config.json and weights, a .gguf file, or a model of the hub"
+
+
+def check_causal(config: Any, path: Path) -> None:
+    """Refuse what no causal language model is, before its weights are read.
+
+    Raises:
+        ArtifactError: it cannot be compiled, and why. Ends the command (exit 8).
+    """
+    names = [str(name) for name in getattr(config, "architectures", None) or []]
+    others = [name for name in names if name.endswith(_OTHER_TASKS)]
+    if getattr(config, "is_encoder_decoder", False):
+        others = names or [f"{config.model_type}, an encoder with a decoder"]
+    if others:
+        raise ArtifactError(
+            f"{path}: {', '.join(others)} is not a causal language model, which continues a text "
+            "token by token; choose a model whose config names one, such as LlamaForCausalLM"
+        )
 
 
 def load_model(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
@@ -61,7 +94,11 @@ def load_model(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
     """
     path = checkpoint.weights_path
     if path.is_file() and not is_gguf(path):
-        model = build_model(config, _read_named_weights(path), dtype, place=str(path))
+        tensors = _read_named_weights(path)
+        if config.model_type == "gpt2":
+            # A model that was trained on an RDU saves its weights as its patch lays them.
+            tensors = own_layout(tensors, config, place=str(path))
+        model = build_model(config, tensors, dtype, place=str(path))
     else:
         model = _load_pretrained(path, config, dtype)
     if model.can_generate():
@@ -223,7 +260,9 @@ def _check_loading(info: Mapping[str, Any], place: str) -> None:
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
+    # Some errors list every class that there is.
+    return text if len(text) <= _MOST_SAID_CHARS else f"{text[:_MOST_SAID_CHARS]}..."
 
 
 @contextmanager

@@ -29,6 +29,7 @@ FAKE_ARTIFACT_DIGEST: Final = "sha256:" + hashlib.sha256(b"fake session, tokens 
 
 _BUILT_IN: Final = {
     "inductor": "rdu_batch.sessions.inductor.session:InductorSession",
+    "samba": "rdu_batch.sessions.samba.session:SambaSession",
     "eager": "rdu_batch.sessions.eager:EagerSession",
     "fake": "rdu_batch.sessions.fake:FakeSession",
 }
@@ -77,8 +78,7 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
         if found != kind:
             raise ArtifactError(
                 f"{artifact.artifact.url}: an artifact of kind {found}, wanted {kind}; use "
-                f"`--set session.kind={found}` (or eager, which opens any artifact), or compile "
-                f"the model for {kind}"
+                f"`--set session.kind={found}`{_or_eager(found)}, or compile the model for {kind}"
             )
     if artifact is not None and kind not in _NEEDS_NO_ARTIFACT:
         check_transformers(artifact.artifact)
@@ -95,6 +95,10 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
 
         return FaultySession(session, os.environ[FAULT_VARIABLE])
     return session
+
+
+def _or_eager(found: str) -> str:
+    return "" if found == "eager" else " (or eager, which opens any artifact)"
 
 
 def _entry_point(kind: str) -> EntryPoint:

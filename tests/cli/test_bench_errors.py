@@ -48,10 +48,10 @@ def bench(*arguments):
 
 
 def test_more_tokens_than_the_artifact_holds_say_the_limit(artifact):
-    """128 and 64 do not go into 96."""
-    code, message = bench(artifact())
+    """128 and 65 do not go into 96."""
+    code, message = bench(artifact(), "--new-tokens", "65")
     assert code == 2
-    assert "192 together" in message
+    assert "193 together" in message
     assert "max_seq_length 96" in message
 
 

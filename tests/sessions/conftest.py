@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rdu_batch import errors
 from rdu_batch.sessions.artifact import Artifact, LocalArtifact, Target
 from rdu_batch.sessions.artifact_store import folder_entries
 from rdu_batch.sessions.door import SessionInfo, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+ROOT = Path(__file__).parents[2]
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. Grüße aus Köln, café, naïve.",
     "one two three four five six seven eight nine ten\n\nuser: hello\nassistant: hi there",
@@ -204,9 +210,103 @@ def tiny_checkpoint(
     return make
 
 
+class OwnProcessSession:
+    """A session in a process of its own, over the stand-in for SambaFlow: one process, one session.
+
+    What it raises there is raised here: this program's errors, and ValueError.
+    """
+
+    def __init__(self, local: LocalArtifact, environment: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, str(Path(__file__).parent / "samba" / "session_process.py")),
+                *("samba", str(local.folder), "1"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=dict(environment),
+        )
+        try:
+            self.info: SessionInfo = self._answer()
+        except BaseException:
+            self.end()
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments, **keywords: self._call(name, arguments, keywords)
+
+    def end(self) -> None:
+        """End the process by closing its input."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.wait(timeout=60)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _call(self, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        pickle.dump((name, arguments, keywords), self.process.stdin)
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        error, result = pickle.load(self.process.stdout)  # noqa: S301 - our own child's
+        if error is None:
+            return result
+        if error == "RowError":
+            raise errors.RowError(*result.split(": ", 1))
+        raise getattr(errors, error, {"ValueError": ValueError}.get(error, RuntimeError))(result)
+
+
+@pytest.fixture(scope="session")
+def stand_in_environment() -> dict[str, str]:
+    """Environment of a process that finds the stand-in where it looks for SambaFlow."""
+    path = os.pathsep.join([str(ROOT / "tests" / "stand_ins"), str(ROOT)])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+@pytest.fixture(scope="session")
+def compile_on_stand_in(stand_in_environment: dict[str, str]) -> Callable[..., None]:
+    """Compiles a checkpoint for kind samba, fp32, in a process of its own."""
+
+    def compile_it(checkpoint: Path, url: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "rdu_batch", "compile", str(checkpoint), "--out", url),
+                *("--kind", "samba", "--dtype", "fp32", "--max_seq_length", "48", *arguments),
+            ],
+            env=stand_in_environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return compile_it
+
+
+@pytest.fixture(scope="session")
+def open_on_stand_in(
+    stand_in_environment: dict[str, str],
+) -> Iterator[Callable[..., OwnProcessSession]]:
+    """Opens a samba session in a process of its own; each ends with the tests at the latest."""
+    opened: list[OwnProcessSession] = []
+
+    def open_it(local: LocalArtifact, **environment: str) -> OwnProcessSession:
+        opened.append(OwnProcessSession(local, {**stand_in_environment, **environment}))
+        return opened[-1]
+
+    yield open_it
+    for session in opened:
+        session.end()
+
+
 @pytest.fixture(scope="session")
 def tiny_artifact(
-    tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[[str], Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_checkpoint: Callable[[str], Path],
+    compile_on_stand_in: Callable[..., None],
 ) -> Callable[..., LocalArtifact]:
     """Compiles a tiny model to an fp32 artifact of a kind, once each."""
     made: dict[tuple[str, str], LocalArtifact] = {}
@@ -219,11 +319,14 @@ def tiny_artifact(
             from rdu_batch.sessions.compile_settings import CompileSettings
 
             url = str(tmp_path_factory.mktemp(f"{kind}_{family}") / "artifact")
-            compile_artifact(
-                ModelSource(model_name_or_path=str(tiny_checkpoint(family))),
-                url,
-                CompileSettings(kind=kind, dtype="fp32", max_seq_length=48, prefill_chunk=16),
-            )
+            if kind == "samba":
+                compile_on_stand_in(tiny_checkpoint(family), url)
+            else:
+                compile_artifact(
+                    ModelSource(model_name_or_path=str(tiny_checkpoint(family))),
+                    url,
+                    CompileSettings(kind=kind, dtype="fp32", max_seq_length=48, prefill_chunk=16),
+                )
             made[kind, family] = fetch_artifact(url)
         return made[kind, family]
 

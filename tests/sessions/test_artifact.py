@@ -16,6 +16,7 @@ from rdu_batch.sessions.artifact import (
     ARTIFACT_FILE,
     Artifact,
     LocalArtifact,
+    sealed,
 )
 from rdu_batch.sessions.artifact_store import (
     fetch_artifact,
@@ -109,8 +110,19 @@ def test_a_wrong_value_in_artifact_json_is_refused(
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
+    del document["sha256"]
     with pytest.raises(ArtifactError, match="damaged"):
-        Artifact.from_bytes(json.dumps(document).encode(), url="here")
+        Artifact.from_bytes(sealed(document), url="here")
+
+
+@pytest.mark.parametrize("number", [b"64", b"80", b"16"])
+def test_one_changed_number_in_artifact_json_is_found(published: Artifact, number: bytes) -> None:
+    """Each decides how much memory the graphs read and write."""
+    content = published.to_bytes()
+    assert Artifact.from_bytes(content, url="here").to_bytes() == content
+    assert content.count(number) >= 1
+    with pytest.raises(ArtifactError, match="edited"):
+        Artifact.from_bytes(content.replace(number, b"928", 1), url="here")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff"])

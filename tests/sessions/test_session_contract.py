@@ -24,6 +24,7 @@ KINDS = (
     "fake",
     "eager-llama",
     "eager-gpt2",
+    pytest.param("samba-gpt2", marks=[pytest.mark.slow, pytest.mark.all_only]),
     pytest.param("inductor-llama", marks=pytest.mark.slow),
     pytest.param("inductor-gpt2", marks=pytest.mark.slow),
 )
@@ -39,13 +40,17 @@ class Case:
 
 @pytest.fixture(scope="module", params=KINDS)
 def case(
-    request: pytest.FixtureRequest, tiny_artifact: Callable[[str, str], LocalArtifact]
+    request: pytest.FixtureRequest,
+    tiny_artifact: Callable[[str, str], LocalArtifact],
+    open_on_stand_in: Callable[[LocalArtifact], Session],
 ) -> Case:
     """Each kind in turn; the fake is exact by nature, the others sum in another order."""
     kind, _, family = request.param.partition("-")
     if kind == "fake":
         return Case(lambda: FakeSession(max_seq_length=48), tolerance=0.0)
     artifact = tiny_artifact(kind, family)
+    if kind == "samba":
+        return Case(lambda: open_on_stand_in(artifact), tolerance=1e-4)
     return Case(lambda: open_session(kind, artifact, threads=1), tolerance=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,14 @@ def bench(settings: BenchSettings, say: Callable[[str], None]) -> BenchReport:
         SessionBroken: a session failed.
     """
     artifact = read_artifact(settings.artifact_url)
+    settings = settings.fitted(artifact)
     settings.check_artifact(artifact)
+    num_processors = len(os.sched_getaffinity(0))
+    if settings.threads > num_processors:
+        say(
+            f"note: {settings.threads} threads on {num_processors} processors take turns: slow, "
+            "and no measure of this machine"
+        )
     if settings.without:
         from rdu_batch.sessions.inductor.patches import PATCHES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rdu_batch.errors import UsageError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 #: One token comes from the prefill, one decode does not count, one is timed.
 LEAST_NEW_TOKENS = 3
 DEFAULT_ROUNDS = 16
+#: Where nothing is asked for; an artifact of fewer positions is measured with fewer.
+DEFAULT_PROMPT_TOKENS, DEFAULT_NEW_TOKENS = 128, 64
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class BenchSettings:
     #: Intra-op threads of each session.
     threads: int
     #: Tokens of the prompt: what is prefilled.
-    prompt_tokens: int = 128
+    prompt_tokens: int = DEFAULT_PROMPT_TOKENS
     #: Tokens generated behind it: the first by the prefill, the rest by decodes.
-    new_tokens: int = 64
+    new_tokens: int = DEFAULT_NEW_TOKENS
     #: Also measure ``transformers.generate`` on the same weights.
     against_eager: bool = False
     #: Processes side by side, each with a session; None: do not measure that.
@@ -85,6 +87,15 @@ class BenchSettings:
                 f"{wanted} together, but {artifact.url} was compiled with max_seq_length {limit}; "
                 f"use {limit} or less together"
             )
+
+    def fitted(self, artifact: Artifact) -> BenchSettings:
+        """These settings, with the default lengths cut to what a short artifact has room for."""
+        lengths = (self.prompt_tokens, self.new_tokens)
+        limit = artifact.max_seq_length
+        if lengths != (DEFAULT_PROMPT_TOKENS, DEFAULT_NEW_TOKENS) or sum(lengths) <= limit:
+            return self
+        new_tokens = max(LEAST_NEW_TOKENS, limit // 3)
+        return replace(self, prompt_tokens=max(1, limit - new_tokens), new_tokens=new_tokens)
 
     def check_patches(self, known: Collection[str]) -> None:
         """Whether every patch to leave out is one there is.

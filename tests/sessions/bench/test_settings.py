@@ -73,6 +73,20 @@ def test_a_row_may_fill_the_artifact_to_its_limit(
     BenchSettings("model", 1, prompt_tokens=60, new_tokens=4).check_artifact(found)
 
 
+def test_default_lengths_are_cut_for_a_short_artifact(
+    artifact_of: Callable[..., LocalArtifact], tmp_path: Path
+) -> None:
+    """What was asked for is not: that is refused."""
+    short = artifact_of(tmp_path, max_seq_length=100).artifact
+    fitted = BenchSettings("model", 1).fitted(short)
+    assert (fitted.prompt_tokens, fitted.new_tokens) == (67, 33)
+    fitted.check_artifact(short)
+    asked = BenchSettings("model", 1, prompt_tokens=128, new_tokens=65)
+    assert asked.fitted(short) == asked
+    long = artifact_of(tmp_path, max_seq_length=192).artifact
+    assert BenchSettings("model", 1).fitted(long) == BenchSettings("model", 1)
+
+
 def test_an_unknown_patch_names_the_known_ones() -> None:
     """In the order they stand."""
     settings = BenchSettings("model", 1, without=("row_kernel", "row_kernle"))
