@@ -1,0 +1,1 @@
+"""Modules' parts in SambaFlow; the stand-in has parameters only."""
