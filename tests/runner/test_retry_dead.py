@@ -114,7 +114,7 @@ def retry(job, parent, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [pytest.param(INLINE, marks=pytest.mark.all_only), ON_RAY])
+@pytest.mark.parametrize("how", [INLINE, pytest.param(ON_RAY, marks=pytest.mark.all_only)])
 def test_a_retry_with_time_enough_is_the_run_that_had_it(retry, job, parent, calm, tmp_path, how):
     """Every row's line is that of the undisturbed run; the parent is only read."""
     before = tree(parent)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rdu_batch.sessions.artifact import LocalArtifact
     from rdu_batch.sessions.door import Session
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.all_only]
 
 OPENINGS = [
     "The capital of France is",
@@ -83,9 +83,7 @@ def prompts_for(artifact: LocalArtifact) -> list[list[int]]:
     return [tokenizer.encode(prompt, date=None) for prompt in [*texts, *rendered]]
 
 
-@pytest.mark.parametrize(
-    "num_layers", [2, pytest.param(None, marks=pytest.mark.all_only, id="whole, from GGUF")]
-)
+@pytest.mark.parametrize("num_layers", [2, pytest.param(None, id="whole, from GGUF")])
 def test_fp32_greedy_tokens_are_those_of_transformers(
     num_layers: int | None,
     smollm2_gguf: Path,
@@ -111,7 +109,6 @@ def test_fp32_greedy_tokens_are_those_of_transformers(
     assert num_ties <= 3
 
 
-@pytest.mark.all_only
 def test_bf16_logits_are_no_farther_from_fp32_than_plain_bf16(
     bf16_of_ten_layers: LocalArtifact,
 ) -> None:

@@ -84,6 +84,7 @@ def poison_id(artifact: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.all_only
 def test_a_job_gives_the_predictions_of_an_eager_one_and_isolates_its_dead_rows(
     tmp_path: Path,
     tiny_checkpoint: Callable[[str], Path],
