@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 MARKS = Path(__file__).parent / "execution_marks"
 CRASH_POINTS = Path(__file__).parent / "crash_points"
 NUM_ROWS = 44
-ROW_TIMEOUT_S = 2.0
+#: Long enough for the row that eats memory to reach its limit on a machine that does other things.
+ROW_TIMEOUT_S = 5.0
 MEMORY_LIMIT = "400MB"
 MEMORY_LIMIT_BYTES = 400_000_000
 #: By line: what the row does, and the reason of its dead letter.
@@ -177,7 +178,7 @@ def test_each_kind_of_poison_row_costs_its_own_tries_and_no_other_row(
 
 
 @pytest.mark.all_only
-@pytest.mark.parametrize("attempts_per_row", [1, 3])
+@pytest.mark.parametrize("attempts_per_row", [1, 2])
 def test_any_number_of_workers_gives_the_same_bytes_within_the_bound(
     poison_job, parts_without_poison, published_bytes, attempts_per_row
 ):

@@ -44,7 +44,12 @@ def operators_for(settings: GraphSettings) -> RowOperators | None:
 
 def inductor_options(graph: str, settings: GraphSettings) -> dict[str, Any]:
     """Inductor's settings for one of ``GRAPHS``, besides those of its instruction set."""
-    options: dict[str, Any] = {"aot_inductor.package_constants_in_so": False}
+    options: dict[str, Any] = {
+        "aot_inductor.package_constants_in_so": False,
+        # They would be made once for each torch installation, in 15 s and with over 500 MB of
+        # temporary files, and compiling with them takes as long as without (LOG.md).
+        "aot_inductor.precompile_headers": False,
+    }
     operators = operators_for(settings)
     if operators is None:
         return options | _CUDA_CONFIGS
