@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -76,7 +78,20 @@ def rdu_batch() -> None:
 
 def main() -> None:
     """Run the command line and exit with the code that tells the truth."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if threading.active_count() > 1:
+        _exit_beside_threads(code)
+    sys.exit(code)
+
+
+def _exit_beside_threads(code: int) -> None:
+    """Exit at once where a thread still makes what nobody waits for, and would be torn apart."""
+    from rdu_batch.runner.ray_connection import is_half_made
+
+    if is_half_made():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -32,7 +32,7 @@ def open_executor(
     Args:
         kind: which.
         context: for the workers.
-        address: of the Ray cluster; see ``ray_executor.connect``.
+        address: of the Ray cluster; see ``ray_connection.RayConnection``.
         stop: raises while Ray is being reached, ends an inline lease early.
         progress: told that Ray is being reached.
         is_fenced: ends an inline lease early, too. The worker stores nothing of it.
@@ -60,16 +60,16 @@ def open_executor(
 
 @contextmanager
 def _connected(address: str | None, stop: StopRequest, progress: Progress) -> Iterator[None]:
-    from rdu_batch.runner import ray_executor
+    from rdu_batch.runner.ray_connection import RayConnection
 
+    connection = RayConnection(address)
     try:
         with stop.raising():
             progress.phase("connecting to Ray")
-            with stop.among_other_handlers():
-                ray_executor.connect(address)
+            connection.open()
         yield
     finally:
-        ray_executor.disconnect()
+        connection.close()
 
 
 def num_workers_on(executor: Executor, wanted: WorkersSpec) -> int:

@@ -7,9 +7,7 @@ small outcomes, as JSON text. Importing this module imports Ray.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rdu_batch.errors import ClusterError, RduBatchError, SessionBroken, SpecError
+from rdu_batch.errors import RduBatchError, SessionBroken, SpecError
 from rdu_batch.job.spec import WorkersSpec
 from rdu_batch.runner.executor import (
     JobFailed,
@@ -33,14 +31,10 @@ from rdu_batch.runner.session_host import error_of
 from rdu_batch.runner.session_keeper import Loss, SessionKeeper
 from rdu_batch.runner.session_process import error_document
 
-#: Object store of a Ray that this program starts itself; only small messages go through it.
-LOCAL_OBJECT_STORE_BYTES = 100 << 20
 #: How long idle workers get to tidy up at the end of a run.
 CLOSE_TIMEOUT_S = 1.0
 #: How often it is looked for nodes that go away.
 NODES_INTERVAL_S = 5.0
-#: How long to wait for a first answer of a cluster's address.
-REACH_TIMEOUT_S = 10.0
 
 
 class WorkerActor:
@@ -207,57 +201,6 @@ class RayExecutor:
 
     def _drop(self, worker_id: int) -> None:
         ray.kill(self._workers.pop(worker_id).actor)
-
-
-def connect(address: str | None) -> None:
-    """Reach a Ray cluster, or start one on this machine.
-
-    Args:
-        address: ``local`` starts one; ``auto``, ``ray://...`` or ``host:port`` connects; None
-            follows Ray's own rule (RAY_ADDRESS, then a running cluster, then a new local one).
-
-    Raises:
-        ClusterError: no cluster can be reached or started. Ends the job.
-    """
-    _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
-    options: dict[str, Any] = {}
-    if address == "local":
-        options = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "include_dashboard": False}
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
-    except (RayError, OSError, RuntimeError, ValueError) as error:
-        raise _unreachable(address, error) from error
-
-
-def _check_reachable(address: str) -> None:
-    """Try the address once: ``ray.init`` itself keeps trying a dead one for many minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdigit()):
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_TIMEOUT_S):
-            pass
-    except OSError as error:
-        raise _unreachable(address, error) from error
-
-
-def _unreachable(address: str | None, error: Exception) -> ClusterError:
-    return ClusterError(
-        f"Ray at {address or 'its default address'} cannot be reached: {error}. "
-        "Start one with `ray start --head`, name another with --address, or use "
-        "--address local (a Ray for this job alone) or --executor inline (no Ray). A cluster that "
-        "wants a token is reached with RAY_AUTH_MODE=token and the token in ~/.ray/auth_token."
-    )
-
-
-def disconnect() -> None:
-    """Leave the cluster; a cluster that ``connect`` started ends."""
-    ray.shutdown()
 
 
 def draining_nodes() -> frozenset[str]:

@@ -61,7 +61,7 @@ def run_job(
     Args:
         spec: the job.
         executor: ``ray``, or ``inline`` for one worker in this process.
-        address: of the Ray cluster; see ``ray_executor.connect``.
+        address: of the Ray cluster; see ``ray_connection.RayConnection``.
         progress: where to show what is going on.
         heartbeat_s: how often this driver moves its heartbeat; None follows the environment (see
             ``heartbeat_s_of``).

@@ -63,21 +63,6 @@ class StopRequest:
         finally:
             self._raises = False
 
-    @contextmanager
-    def among_other_handlers(self) -> Iterator[None]:
-        """Inside, somebody installs handlers of their own, as ``ray.init`` does.
-
-        Theirs end the program by ``SystemExit``: that is a stop by SIGTERM like any other. Ours are
-        installed again at the end.
-        """
-        try:
-            yield
-        except SystemExit:
-            self._on_signal(signal.SIGTERM, None)
-            self.check()
-        finally:
-            self.listen()
-
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         is_second = self.reason is not None
         self.reason = _NAMES.get(signal.Signals(number), signal.Signals(number).name)

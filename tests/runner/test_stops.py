@@ -49,9 +49,10 @@ def read_until(running, words):
 
 
 def children_of(pid):
-    """Names of a process's own children."""
-    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [Path(f"/proc/{child}/comm").read_text().strip() for child in pids]
+    """Names of a process's own children, by their pid."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    pids = [child for thread in threads for child in (thread / "children").read_text().split()]
+    return {child: Path(f"/proc/{child}/comm").read_text().strip() for child in pids}
 
 
 def check_stopped(running, told, signal_name):
@@ -72,17 +73,20 @@ def test_a_stop_in_the_middle_of_planning(started, job):
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_ray_starts(started, job, kind):
-    """Ray installs handlers of its own first thing, which would end the program by exit 15 or 1."""
+    """Ray defers signals for seconds, and would end the program by exit 15 or 1; no part stays."""
     running = started("--address", "local")
     told = read_until(running, "connecting to Ray")
     deadline_s = time.monotonic() + 60
-    while "gcs_server" not in children_of(running.pid):
+    while "gcs_server" not in (children := children_of(running.pid)).values():
         assert time.monotonic() < deadline_s, "Ray never began to start"
         time.sleep(0.01)
     running.send_signal(kind)
     check_stopped(running, told, kind.name)
     result = json.loads((job.output / "_run/results/000001.json").read_text())
     assert (result["exit"], result["worker_seconds"]["total_s"]) == (12, 0)
+    while any(Path(f"/proc/{child}/comm").exists() for child in children):
+        assert time.monotonic() < deadline_s, f"left behind: {children}"
+        time.sleep(0.01)
 
 
 def test_a_stop_while_sessions_open(started, job):
