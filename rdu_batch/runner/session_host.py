@@ -26,6 +26,7 @@ from rdu_batch.runner.job_context import JobContext
 from rdu_batch.runner.leases import Answer, Lease, LeaseDone, SealDone, Task, from_wire, to_wire
 from rdu_batch.runner.process_memory import read_memory
 from rdu_batch.runner.row_memory import RowMark, RowMemory
+from rdu_batch.runner.session_ending import end_process
 from rdu_batch.runner.session_folder import SessionFolder, spool_path
 from rdu_batch.runner.time_spent import TimeSpent
 
@@ -120,9 +121,8 @@ class SessionHost:
         return answer
 
     def close(self) -> None:
-        """End the child, at once, and wait for it."""
-        self._process.kill()
-        self._process.wait()
+        """End the child, which may give its device back first, and wait for it."""
+        self._end()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -198,19 +198,21 @@ class SessionHost:
 
     # -- the end
 
-    def _end(self) -> None:
-        """Kill the child, whose status stays as it is if it ended already; take what was counted.
+    def _end(self) -> bool:
+        """End the child, whose status stays as it is if it ended already; take what was counted.
 
-        Not by ``Popen.kill``, which may take the status and leave us without the count.
+        Not by ``Popen.kill``, which may take the status and leave us without the count. Gives back
+        whether the child was asked, and so chose its status.
         """
         if self._process.returncode is not None:
-            return
-        os.kill(self.pid, signal.SIGKILL)
+            return False
+        is_asked = end_process(self.pid)
         _, status, usage = os.wait4(self.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         peak_bytes = usage.ru_maxrss * 1024
         if peak_bytes > self._inherited_bytes:
             self._peak_bytes = max(peak_bytes, self._peak_bytes or 0)
+        return is_asked
 
     def _died(self) -> SessionBroken:
         """What to say of a child that ended by itself."""
@@ -222,8 +224,8 @@ class SessionHost:
 
     def _killed(self, why: str, *, late: RowMark | None = None) -> SessionBroken:
         """Kill the child and say why; ``late`` is the row that took too long."""
-        self._end()
-        if self._process.returncode != -signal.SIGKILL:
+        is_asked = self._end()
+        if not is_asked and self._process.returncode != -signal.SIGKILL:
             return self._died()  # It was quicker.
         row = self._note_death(f"its watcher: {why}")
         message = f"the session process was killed: {why}{self._last_words()}"

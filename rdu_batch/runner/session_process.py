@@ -12,7 +12,6 @@ Requests: a task of ``leases.py``. Answers: ``{"ready": ...}`` once, then ``{"an
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import json
 import os
@@ -25,29 +24,28 @@ from typing import Any, TextIO, TypeVar
 
 from rdu_batch.errors import SessionBroken
 
-#: prctl(2) option: the signal this process gets when its parent dies. Source: linux/prctl.h.
-PR_SET_PDEATHSIG = 1
-
 T = TypeVar("T")
 
 
 def main(argv: list[str]) -> int:
     """Serve leases until the end of input. ``argv``: context file, row file, parent's pid."""
     from rdu_batch.runner.process_memory import be_killed_first
+    from rdu_batch.runner.session_ending import die_with_parent
 
     context_file, row_file, parent_pid = argv
-    _die_with_parent(int(parent_pid))
+    die_with_parent(int(parent_pid))
     be_killed_first()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = _take_over_stdout()
-    return _serve(Path(context_file).read_text(), Path(row_file), answers)
+    return _serve(Path(context_file).read_text(), Path(row_file), int(parent_pid), answers)
 
 
-def _serve(context_json: str, row_file: Path, answers: TextIO) -> int:
+def _serve(context_json: str, row_file: Path, parent_pid: int, answers: TextIO) -> int:
     from rdu_batch.runner.job_context import JobContext
     from rdu_batch.runner.lease_run import LeaseRunner
     from rdu_batch.runner.leases import Lease, SealTask, from_wire, to_wire
     from rdu_batch.runner.row_memory import RowMemory
+    from rdu_batch.runner.session_ending import give_device_back_with_parent
 
     row_memory = RowMemory(row_file)
 
@@ -57,6 +55,7 @@ def _serve(context_json: str, row_file: Path, answers: TextIO) -> int:
     runner = _answer(answers, "ready", open_runner, lambda _runner: {"pid": os.getpid()})
     if runner is None:
         return 1
+    give_device_back_with_parent(parent_pid)
     with runner:
         for request in sys.stdin:
             task = from_wire(json.loads(request))
@@ -101,14 +100,6 @@ def _take_over_stdout() -> TextIO:
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return channel
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel to kill this process when its parent ends, however it ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        raise SystemExit("the parent process is gone")
 
 
 if __name__ == "__main__":
