@@ -1,4 +1,4 @@
-"""Puts the stand-in of `sambaflow` on the path, new for each test as for a new process."""
+"""Puts the stand-ins on the path, new for each test as for a new process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ STAND_INS = Path(__file__).parent
 SETTINGS = ("FAULTS", "LOGITS_DTYPE", "RUNTIME_VERSION", "TILES", "EVENTS")
 
 
-PROGRAMS = ("sambaflow", "tutorial_program", "multigraph_program")
+PROGRAMS = (
+    *("sambaflow", "rdu_engine"),
+    *("tutorial_program", "multigraph_program", "engine_program"),
+)
 
 
 def forget() -> None:
@@ -41,6 +44,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     forget()
     yield
     importlib.import_module("sambaflow.stand_in").end_process()
+    importlib.import_module("rdu_engine.stand_in.engine").ENGINE.release_tiles()
     forget()
 
 

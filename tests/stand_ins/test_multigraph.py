@@ -52,6 +52,34 @@ def test_a_cached_decode_gives_the_logits_of_the_whole_sequence(running: ModuleT
             logits_V = running.decode(tokens[-1], len(tokens) - 1)
 
 
+def sees_padding(program: ModuleType) -> None:
+    """Make the program's model a wrong one, whose prefill attends to all positions."""
+    right = program.TinyModel._logits
+
+    def wrong(model: Any, q: Any, k: Any, v: Any, seen: Any, hidden: Any) -> torch.Tensor:
+        return right(model, q, k, v, torch.ones_like(seen), hidden)
+
+    program.TinyModel._logits = wrong
+
+
+@pytest.mark.parametrize(("change", "is_right"), [(None, True), (sees_padding, False)])
+def test_a_prefill_that_looks_at_its_padding_differs_from_run_to_run(
+    tmp_path: Path, forget_modules: Any, change: Any, is_right: bool
+) -> None:
+    """The padding holds other tokens each time; the right model does not see it."""
+    program = importlib.import_module("multigraph_program")
+    if change:
+        change(program)
+    pef = program.compiled_pef(tmp_path)
+    forget_modules()
+    program = importlib.import_module("multigraph_program")
+    if change:
+        change(program)
+    program.start(pef)
+    first, again = (program.prefill(program.PROMPT) for _ in range(2))
+    assert first.equal(again) is is_right
+
+
 def test_only_one_positions_logits_reach_the_host(running: ModuleType) -> None:
     """The cache stays on the device: a step returns one row of logits."""
     traffic = importlib.import_module("sambaflow.stand_in").TRAFFIC
@@ -216,6 +244,41 @@ def test_names_are_unique_over_graphs(two: ModuleType) -> None:
     graphs.decode_inputs["input_ids"].sn_name = two.PREFILL_IDS
     graphs.add()
     with pytest.raises(RuntimeError, match=r"names of inputs.*two tensors named"):
+        two.samba.session.compile_multigraph()
+
+
+def test_graphs_of_published_names_have_the_published_inputs(two: ModuleType) -> None:
+    """Integers of 32 bits, under their names, as long as the graph's name says."""
+    rules = importlib.import_module("sambaflow.stand_in.kv_cache")
+    graphs = two.Graphs()
+    prefill, decode = (
+        [one for one in inputs.values() if isinstance(one, two.SambaTensor)]
+        for inputs in (graphs.prefill_inputs, graphs.decode_inputs)
+    )
+    rules.check_published(two.PREFILL, prefill)
+    rules.check_published(two.DECODE, decode)
+    for graph, inputs, said in (
+        (two.PREFILL, prefill[1:], "names of inputs"),
+        (two.PREFILL, decode, "names of inputs"),
+        ("model_nocache_8_fwd", prefill, "names of inputs"),
+        (two.DECODE, decode[:2], "names of inputs"),
+    ):
+        with pytest.raises(RuntimeError, match=f"{said}.*{graph}"):
+            rules.check_published(graph, inputs)
+    wide = two.samba.from_torch_tensor(torch.zeros(1, 1).long(), name="last_token_index")
+    with pytest.raises(RuntimeError, match=r"exact dtypes.*last_token_index of torch\.int64"):
+        rules.check_published(two.PREFILL, [prefill[0], wide])
+    short = two.named((1, two.MAX_LENGTH - 1), "attention_mask")
+    with pytest.raises(RuntimeError, match=r"exact shapes.*attention_mask of shape \(1, 9\)"):
+        rules.check_published(two.DECODE, [decode[0], short, decode[2]])
+
+
+def test_a_program_with_other_inputs_is_not_compiled(two: ModuleType) -> None:
+    """A name of its own for the ids: refused before a PEF is written."""
+    graphs = two.Graphs()
+    graphs.prefill_inputs["input_ids"].sn_name = "input_ids"
+    graphs.add()
+    with pytest.raises(RuntimeError, match=r"names of inputs.*model_nocache_6_fwd.*'input_ids'"):
         two.samba.session.compile_multigraph()
 
 

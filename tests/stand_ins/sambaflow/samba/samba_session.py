@@ -109,6 +109,7 @@ class SambaSession:
         told = {**vars_of(self.args), **(config_dict or {}), "inference": True}
         path, content = self._pef_of(told, name, pef_metadata)
         content["graphs"] = MULTIGRAPH.description()
+        content["programs"] = MULTIGRAPH.programs()
         return self._written(path, content)
 
     def init_multigraph_runtime(self, pef: str) -> None:

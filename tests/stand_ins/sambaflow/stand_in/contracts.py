@@ -35,6 +35,8 @@ class Contract(StrEnum):
     REGIONS = "regions between graphs"
     UNTIED = "no tied weights in a multigraph"
     ADDMM = "layout of addmm"
+    CHECKPOINT = "checkpoint of the PEF"
+    TORCH_TENSORS = "inputs are plain torch tensors"
 
 
 class ContractError(RuntimeError):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from sambaflow.stand_in.contracts import Contract, ContractError
+from sambaflow.stand_in.tensors import SambaTensor
 
 PREFILL = re.compile(r"model_nocache_(\d+)_fwd")
 DECODE = re.compile(r"model_cache_(\d+)_fwd")
@@ -88,6 +89,50 @@ class KvCacheRules:
                     f"{graph} with a mask that is not ones to {INDEX} and zeros after",
                     "right padding, and a one at the index",
                 )
+
+
+def check_published(graph: str, inputs: Iterable[SambaTensor]) -> None:
+    """Check that the integers of a graph with a published name are the published ones.
+
+    Raises:
+        ContractError: A name, a length or a dtype is another one: ids, index and mask are int32.
+    """
+    if PREFILL.fullmatch(graph):
+        length = length_in(PREFILL, graph)
+        wanted = {f"input_ids_consume_cache_False_static_seq_length_{length}": length, INDEX: 1}
+    elif DECODE.fullmatch(graph):
+        length = length_in(DECODE, graph)
+        wanted = {f"input_ids_consume_cache_True_max_seq_length_{length}": 1, MASK: length}
+        wanted[INDEX] = 1
+    else:
+        return
+    found = {str(one.sn_name): one for one in inputs if not one.dtype.is_floating_point}
+    if found.keys() != wanted.keys():
+        raise ContractError(Contract.NAMES, f"{graph} with {sorted(found)}", f"{sorted(wanted)}")
+    for name, columns in wanted.items():
+        if found[name].dtype is not torch.int32:
+            raise ContractError(Contract.DTYPES, f"{name} of {found[name].dtype}", "torch.int32")
+        if tuple(found[name].shape[1:]) != (columns,):
+            raise ContractError(
+                Contract.SHAPES, f"{name} of shape {tuple(found[name].shape)}", f"(B, {columns})"
+            )
+
+
+def with_other_padding(
+    graph: str, values: Mapping[str, torch.Tensor], run: int
+) -> dict[str, torch.Tensor]:
+    """A prefill's inputs with other token ids behind the index, in each run others.
+
+    A graph whose logits or whose real part of the cache depend on the padding so gives other
+    results from run to run.
+    """
+    ids = next((name for name in values if name.startswith("input_ids")), None)
+    if not PREFILL.fullmatch(graph) or ids is None or INDEX not in values:
+        return dict(values)
+    last_B1 = values[INDEX].long()
+    places_BS = torch.arange(values[ids].shape[1]).expand(values[ids].shape)
+    sources_BS = torch.where(places_BS > last_B1, (places_BS * 7 + run) % (last_B1 + 1), places_BS)
+    return {**values, ids: values[ids].gather(1, sources_BS)}
 
 
 def length_in(pattern: re.Pattern[str], graph: str) -> int:

@@ -13,8 +13,14 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from sambaflow.stand_in.argins import checked_p
 from sambaflow.stand_in.contracts import Contract, ContractError
 from sambaflow.stand_in.device import DEVICE
-from sambaflow.stand_in.kv_cache import KvCacheRules, real_tokens
+from sambaflow.stand_in.kv_cache import (
+    KvCacheRules,
+    check_published,
+    real_tokens,
+    with_other_padding,
+)
 from sambaflow.stand_in.models import MODELS
+from sambaflow.stand_in.programs import exported, weight_specs
 from sambaflow.stand_in.region import Region
 from sambaflow.stand_in.sharing import (
     check_leaves,
@@ -35,6 +41,7 @@ from sambaflow.stand_in.tracing import (
     structure,
     traceable_weights,
 )
+from sambaflow.stand_in.traffic import TRAFFIC
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,8 @@ class Multigraph:
         """The graphs and their regions, for the PEF.
 
         Raises:
-            ContractError: No graph was added, or tensors share names or regions wrongly.
+            ContractError: No graph was added, tensors share names or regions wrongly, or a graph
+                of a published name has other inputs.
         """
         if not self._graphs:
             raise ContractError(Contract.ORDER, "a multigraph without graphs", "add_graph first")
@@ -142,12 +150,31 @@ class Multigraph:
             [one for graph in self._graphs.values() for one in graph.outputs], is_input=False
         )
         check_sizes([one for graph in self._graphs.values() for one in tensors_of(graph)])
+        for name, graph in self._graphs.items():
+            check_published(name, graph.inputs)
         return {
             name: {
                 **graph.fingerprint,
                 "regions": [one.sn_region_name for one in tensors_of(graph)],
             }
             for name, graph in self._graphs.items()
+        }
+
+    def programs(self) -> dict[str, Any]:
+        """What another process needs to run the graphs, for the PEF; see `programs.py`."""
+        weights: dict[str, Any] = {}
+        for graph in self._graphs.values():
+            weights |= weight_specs(graph.module)
+        return {
+            "weights": weights,
+            "graphs": {
+                name: {
+                    "inputs": [described_symbol(one) for one in graph.inputs],
+                    "outputs": [described_symbol(one) for one in graph.outputs],
+                    "program": exported(graph.module, graph.leaves, graph.tree),
+                }
+                for name, graph in self._graphs.items()
+            },
         }
 
     def check_same(self, pef: str, content: Mapping[str, Any]) -> None:
@@ -219,6 +246,7 @@ class Multigraph:
         DEVICE.begin_run(given.values(), real_tokens(given))
         for region, value in given.items():
             self._regions[region].write(value.clone())
+        held = with_other_padding(name, held, TRAFFIC.num_runs)
         kwargs = tree_unflatten([value_of(leaf, held) for leaf in graph.leaves], graph.tree)
         results = tree_flatten(compute(graph.module, weights, (), kwargs, Argins(p)))[0]
         for output, result in zip(graph.outputs, results, strict=True):
@@ -249,6 +277,11 @@ class Multigraph:
 def tensors_of(graph: TracedGraph) -> list[SambaTensor]:
     """All tensors of a graph."""
     return [*graph.inputs, *graph.outputs]
+
+
+def described_symbol(tensor: SambaTensor) -> list[Any]:
+    """A tensor by its region, which is its symbol in the PEF."""
+    return InputSpec(tensor.sn_region_name, tuple(tensor.shape), str(tensor.dtype)).as_json()
 
 
 def given_values(graph: TracedGraph, inputs: Any) -> dict[str, torch.Tensor]:
