@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "dataset": {"storage", "job"},
     "sessions": {
         *("storage", "job", "torch", "transformers", "huggingface_hub", "safetensors", "jinja2"),
-        "sambaflow",
+        *("sambaflow", "rdu_engine"),
     },
     "runner": {"job", "storage", "dataset", "sessions", "report", "ray"},
     "report": {"job", "storage", "rich"},
@@ -75,14 +75,15 @@ def test_only_the_ray_executor_and_the_way_to_it_import_ray():
     assert users == {"ray_connection.py", "ray_executor.py"}
 
 
-def test_only_one_file_imports_sambaflow():
+@pytest.mark.parametrize(("package", "user"), [("sambaflow", "flow"), ("rdu_engine", "engine")])
+def test_only_one_file_imports_a_runtime_of_the_rdu(package, user):
     """Every other kind of session works where there is no RDU."""
     users = {
         path.name
         for _, path in _files()
-        if any(name.split(".")[0] == "sambaflow" for name in _imports(path))
+        if any(name.split(".")[0] == package for name in _imports(path))
     }
-    assert users == {"flow.py"}
+    assert users == {f"{user}.py"}
 
 
 @pytest.mark.parametrize(

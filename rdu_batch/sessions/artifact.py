@@ -87,6 +87,9 @@ class Artifact:
     settings_digest: str
     target: Target
     files: Mapping[str, ArtifactFile]
+    #: False: compiled from a config alone; its graphs are whole, and ``weight_binding.py`` brings
+    #: the weights. Only then it is in the file.
+    has_weights: bool = True
     #: How each changed tensor of weights.safetensors lies: name -> "transposed", "int8" (its scales
     #: lie under NAME_scale), "int8,transposed" or "alias:NAME".
     layouts: Mapping[str, str] = field(default_factory=dict)
@@ -105,7 +108,11 @@ class Artifact:
         document = {
             "version": FORMAT_VERSION,
             "kind": self.kind,
-            "model": {"family": self.model_family, "digest": self.model_digest},
+            "model": {
+                "family": self.model_family,
+                "digest": self.model_digest,
+                **({} if self.has_weights else {"has_weights": False}),
+            },
             "settings_digest": self.settings_digest,
             "target": {
                 "device": self.target.device,
@@ -241,6 +248,7 @@ def _artifact_of(document: Mapping[str, Any], *, digest: str, url: str) -> Artif
             gpu_arch=str(target.get("gpu_arch", "")),
         ),
         files=files,
+        has_weights=document["model"].get("has_weights", True) is not False,
         layouts={str(name): str(layout) for name, layout in document["layouts"].items()},
         weights=str(geometry["weights"]),
         quality={str(name): _number(value) for name, value in document["quality"].items()},

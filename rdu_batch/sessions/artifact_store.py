@@ -7,39 +7,43 @@ whole artifact is never written to. Does not: know what the files mean (``compil
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import shutil
-import stat
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from rdu_batch.errors import ArtifactError, CreateOnceUnsupported, ObjectMissing, StoreError
 from rdu_batch.sessions.artifact import ARTIFACT_FILE, Artifact, ArtifactFile, LocalArtifact
+from rdu_batch.sessions.artifact_cache import keep_in_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rdu_batch.storage.store import Store
 
 _PART_BYTES = 8 << 20
 
 
-def read_artifact(url: str) -> Artifact:
+def read_artifact(url: str, *, needs_weights: bool = True) -> Artifact:
     """Read only ``artifact.json`` of the folder ``url``.
 
+    Args:
+        url: the artifact's folder.
+        needs_weights: refuse one that was compiled without weights, as whatever runs it must.
+
     Raises:
-        ArtifactError: there is none, or it cannot be read. Ends the job (exit 8).
+        ArtifactError: there is none, it cannot be read, or it has no weights. Ends the job (exit
+            8).
     """
     found = artifact_at(url)
     if found is None:
         raise ArtifactError(
             f"{url}: no {ARTIFACT_FILE} here; make one with `rdu-batch compile MODEL --out "
             "FOLDER --max_seq_length N`, or correct the URL"
+        )
+    if needs_weights and not found.has_weights:
+        raise ArtifactError(
+            f"{url}: this artifact was compiled from a config alone and has no weights, and none "
+            "are made up; bring them with `rdu-batch run --inference --pef PATH --checkpoint_name "
+            "FILE`, or compile it with --checkpoint_name"
         )
     return found
 
@@ -61,7 +65,7 @@ def artifact_at(url: str) -> Artifact | None:
     return Artifact.from_bytes(content, url=url)
 
 
-def fetch_artifact(url: str) -> LocalArtifact:
+def fetch_artifact(url: str, *, needs_weights: bool = True) -> LocalArtifact:
     """Bring an artifact to this node and check every file.
 
     A local folder is used where it is. Anything else is fetched once into the node's private cache
@@ -69,31 +73,47 @@ def fetch_artifact(url: str) -> LocalArtifact:
     for one download. A damaged copy in the cache is fetched again.
 
     Raises:
-        ArtifactError: missing, a file does not match its sha256, or the cache cannot be used. Ends
-            the job (exit 8).
+        ArtifactError: missing, without the weights it needs (see ``read_artifact``), a file does
+            not match its sha256, or the cache cannot be used. Ends the job (exit 8).
     """
     from rdu_batch.storage.store import open_store
 
-    artifact = read_artifact(url)
+    artifact = read_artifact(url, needs_weights=needs_weights)
     local_folder = _local_folder(url)
     if local_folder is not None:
         local = LocalArtifact(local_folder, artifact)
         verify_artifact(local)
         return local
-    cache = _cache_folder()
+    folder = keep_in_cache(
+        artifact.digest.removeprefix("sha256:"),
+        is_whole=lambda folder: is_whole(LocalArtifact(folder, artifact)),
+        fill=lambda folder: _download(open_store(url), LocalArtifact(folder, artifact)),
+    )
+    return LocalArtifact(folder, artifact)
+
+
+def folder_of_pef(pef: str) -> str:
+    """URL of the artifact that a ``--pef`` means: the artifact's folder, or the PEF in it.
+
+    Raises:
+        ArtifactError: it is a file, but not the PEF of the artifact around it. Ends the job (exit
+            8).
+    """
+    from rdu_batch.storage.store import open_object
+
     try:
-        _make_private(cache)
-        local = LocalArtifact(cache / artifact.digest.removeprefix("sha256:"), artifact)
-        with _locked(cache / f"{local.folder.name}.lock"):
-            if not _is_whole(local):
-                shutil.rmtree(local.folder, ignore_errors=True)
-                _download(open_store(url), local)
-    except OSError as error:
+        store, name = open_object(pef)
+        if not name.endswith(".pef") or not store.exists(name):
+            return pef
+    except StoreError as error:
+        raise ArtifactError(f"{pef}: cannot be looked at: {error}") from error
+    artifact = read_artifact(store.url, needs_weights=False)
+    if name not in artifact.files:
         raise ArtifactError(
-            f"{cache}: cannot keep artifacts there: {error}; set RDU_BATCH_CACHE to a folder that "
-            "this user can write to, with room for the artifact"
-        ) from error
-    return local
+            f"{pef}: the artifact around it does not list this file; name the PEF that "
+            "`rdu-batch compile` made, or the artifact's folder"
+        )
+    return store.url
 
 
 def verify_artifact(local: LocalArtifact) -> None:
@@ -113,6 +133,15 @@ def verify_artifact(local: LocalArtifact) -> None:
                 f"{found.sha256[:16]}..., wanted {wanted.size_bytes} bytes, "
                 f"{wanted.sha256[:16]}...; nothing of it was loaded; compile the model again"
             )
+
+
+def is_whole(local: LocalArtifact) -> bool:
+    """Whether every file the artifact lists is there as it was written."""
+    try:
+        verify_artifact(local)
+    except ArtifactError:
+        return False
+    return True
 
 
 def damage_of(artifact: Artifact) -> str | None:
@@ -221,63 +250,20 @@ def _local_folder(url: str) -> Path | None:
     return None
 
 
-def _is_whole(local: LocalArtifact) -> bool:
-    try:
-        verify_artifact(local)
-    except ArtifactError:
-        return False
-    return True
-
-
-def _cache_folder() -> Path:
-    chosen = os.environ.get("RDU_BATCH_CACHE")
-    return (Path(chosen) if chosen else Path.home() / ".cache" / "rdu_batch") / "artifacts"
-
-
-def _make_private(cache: Path) -> None:
-    """Make the cache; native code is loaded from it, so nobody else may be able to write to it."""
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = cache.stat()
-    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ArtifactError(
-            f"{cache}: owned by user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}; native "
-            f"code is kept there, so it must be owned by user {os.geteuid()} and not writable by "
-            "others; correct that (chmod go-w), or set RDU_BATCH_CACHE to another folder"
-        )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the kernel drops it when the process dies."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def _download(store: Store, local: LocalArtifact) -> None:
-    """Fetch into a folder beside the final one, check, then rename: readers see all or nothing.
-
-    Called under the artifact's lock: what begins like this download was left by a killed one.
-    """
-    prefix = f".fetch-{local.folder.name}-"
-    for leftover in local.folder.parent.glob(f"{prefix}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    half_done = Path(tempfile.mkdtemp(prefix=prefix, dir=local.folder.parent))
+    """Fetch every file into an empty folder, and check it."""
     try:
         for name, entry in local.artifact.files.items():
-            path = half_done / name
+            path = local.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as stream:
                 for start in range(0, entry.size_bytes, _PART_BYTES):
                     end = min(start + _PART_BYTES, entry.size_bytes)
                     stream.write(store.read_range(name, start, end))
-        verify_artifact(LocalArtifact(half_done, local.artifact))
-        half_done.rename(local.folder)
+        verify_artifact(local)
     except ObjectMissing as error:
         raise ArtifactError(
             f"{local.artifact.url}: incomplete: {error}; compile the model again"
         ) from error
     except StoreError as error:
         raise ArtifactError(f"{local.artifact.url}: cannot be fetched: {error}") from error
-    finally:
-        shutil.rmtree(half_done, ignore_errors=True)

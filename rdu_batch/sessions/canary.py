@@ -1,7 +1,8 @@
 """Does this machine compute the same bits? One digest over a session's logits.
 
 Promises: sessions with the same digest gave the same bits for fixed prompts through each compiled
-shape: a part of a prefill chunk, a whole one, one with a rest, and single decodes after each.
+shape: a part of a prefill chunk, a whole one, one with a rest, each prefill graph of a static
+length, and single decodes after each.
 Does not: say which digest is right, or cover every position of a long context.
 """
 
@@ -42,7 +43,9 @@ def _canary_of(session: Session) -> str:
     session.reset()
     want_logits = session.info.kind not in _KINDS_WITHOUT_SUMS
     vocab_size, max_seq_length = session.info.vocab_size, session.info.max_seq_length
-    for length in canary_lengths(session.info.prefill_chunk, max_seq_length):
+    for length in canary_lengths(
+        session.info.prefill_chunk, max_seq_length, session.info.prefill_lengths
+    ):
         ids = _fixed_ids(length + _NUM_DECODES, vocab_size)
         prompt_ids = [next(ids) for _ in range(length)]
         _add(digest, session.prefill(prompt_ids, want_logits=want_logits))
@@ -52,12 +55,15 @@ def _canary_of(session: Session) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def canary_lengths(prefill_chunk: int, max_seq_length: int) -> tuple[int, ...]:
+def canary_lengths(
+    prefill_chunk: int, max_seq_length: int, prefill_lengths: tuple[int, ...] = ()
+) -> tuple[int, ...]:
     """Prompt lengths, in tokens, that touch each compiled shape; sorted, each below the limit.
 
-    Few and short, so that a worker with a model of 10**8 weights loses about a second.
+    Few and short, so that a worker with a model of 10**8 weights loses about a second. What is one
+    token too long for a static length goes through the next one.
     """
-    wanted = {1, prefill_chunk, prefill_chunk + 1}
+    wanted = {1, prefill_chunk, prefill_chunk + 1} | {length + 1 for length in prefill_lengths}
     if prefill_chunk == 1:
         # No chunks: any length is a shape of its own, so take one more than a vector's width.
         wanted.add(17)

@@ -33,6 +33,8 @@ class ModelSource:
     tokenizer: str | None = None
     #: Where downloads are kept; the hub's default if None.
     cache_dir: str | None = None
+    #: Take no weights from anywhere: graphs alone are compiled, of ``config_name``.
+    without_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Checkpoint:
 
     #: A folder, a config.json or a .gguf file.
     config_path: Path
-    #: A folder, a .gguf file or a file of weights by name.
-    weights_path: Path
+    #: A folder, a .gguf file or a file of weights by name; None: there are none.
+    weights_path: Path | None
     #: A folder or a .gguf file.
     tokenizer_path: Path
     #: The one generation_config.json that counts; None: what the config itself says.
@@ -54,7 +56,7 @@ class Checkpoint:
         return _digest(
             _files(self.config_path, ("config.json",)),
             [] if generation is None else [generation],
-            _weight_files(self.weights_path),
+            [] if self.weights_path is None else _weight_files(self.weights_path),
         )
 
     def tokenizer_digest(self) -> str:
@@ -70,26 +72,29 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
         InputError: a place does not exist. Ends the command (exit 4).
     """
     model, config = source.model_name_or_path, source.config_name
-    weights = source.checkpoint_name or model
-    if weights is None:
+    weights = None if source.without_weights else source.checkpoint_name or model
+    if weights is None and not source.without_weights:
         raise UsageError(
             "no weights: name a MODEL (a folder, a hub id or a .gguf file), or --config_name FILE "
             "with --checkpoint_name FILE; a model with random weights is never compiled"
         )
-    if config is None and model is None:
-        raise UsageError("no config: --checkpoint_name needs --config_name FILE or a MODEL")
+    if config is None and (model is None or source.without_weights):
+        wanted = "" if source.without_weights else " or a MODEL"
+        raise UsageError(f"no config: it takes --config_name FILE{wanted}")
     tokenizer = source.tokenizer or model
     if tokenizer is None:
         raise UsageError(
-            "no tokenizer: --checkpoint_name holds only weights; "
+            "no tokenizer: neither a config nor a checkpoint holds one; "
             "add --tokenizer or --model_name_or_path (a folder, a hub id or a .gguf file)"
         )
     if source.checkpoint_name is not None and not Path(source.checkpoint_name).is_file():
         raise InputError(f"--checkpoint_name {source.checkpoint_name}: there is no such file")
     config_path = _find(config or str(model), source.cache_dir, weights=False)
-    weights_path = _find(weights, source.cache_dir, weights=True)
+    weights_path = None if weights is None else _find(weights, source.cache_dir, weights=True)
     # A file of weights by name says nothing about generation, nor does the folder it lies in.
-    places = [config_path] if source.checkpoint_name else [config_path, weights_path]
+    places = [config_path]
+    if weights_path is not None and source.checkpoint_name is None:
+        places.append(weights_path)
     beside = [(place if place.is_dir() else place.parent) / _GENERATION_CONFIG for place in places]
     return Checkpoint(
         config_path=config_path,

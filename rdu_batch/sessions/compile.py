@@ -2,7 +2,8 @@
 
 Promises: an artifact either is whole or has no ``artifact.json``; compiling the same thing to the
 same place again does nothing; a compiled artifact has been compared with plain transformers before
-it is published. Does not: run rows.
+it is published. One without weights is traced and compared with made-up weights, which are never
+published; ``weight_binding.py`` brings the real ones. Does not: run rows.
 """
 
 from __future__ import annotations
@@ -14,26 +15,30 @@ import platform
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rdu_batch.errors import ArtifactError, UsageError
+from rdu_batch.errors import ArtifactError, InputError, UsageError
 from rdu_batch.sessions.artifact import Artifact, LocalArtifact, Target
 from rdu_batch.sessions.artifact_store import (
     artifact_at,
     check_same_settings,
     damage_of,
+    file_entry,
     folder_entries,
     publish_artifact,
 )
 from rdu_batch.sessions.checkpoint import find_checkpoint
 from rdu_batch.sessions.compile_out import check_out
+from rdu_batch.sessions.exact_gelu import use_exact_gelu
 from rdu_batch.sessions.inductor.build import compare_with_plain, compile_graphs
 from rdu_batch.sessions.inductor.families import cannot_compile
 from rdu_batch.sessions.inductor.geometry import (
     KERNELS_FILE,
+    WEIGHTS_FILE,
     CacheShape,
     GraphSettings,
     cache_length_for,
@@ -55,6 +60,8 @@ if TYPE_CHECKING:
 
 #: Counts as part of what an artifact was compiled from: raise it when graphs or files change.
 RECIPE_VERSION = 2
+#: Flags of SambaFlow's whose value is a file here.
+FLAGS_WITH_FILES = ("--compiler-configs-file", "--optimization-rules")
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,17 @@ def compile_artifact(
             graphs do not compute what transformers computes, or this machine is not one that the
             graphs would run on, or has no SambaFlow for kind samba (exit 8).
     """
+    if source.without_weights and settings.weights != "plain":
+        raise UsageError(
+            f"weights {settings.weights} without a checkpoint: weights are made {settings.weights} "
+            "when they are compiled; name them (--checkpoint_name FILE), or use --weights plain"
+        )
     gpu_arch = choose_gpu_arch(settings.device)
     checkpoint = find_checkpoint(source)
     config = read_config(checkpoint.config_path)
     check_causal(config, checkpoint.config_path)
+    if settings.gelu == "erf":
+        use_exact_gelu(config)
     _check_positions(config, settings.max_seq_length)
     if settings.kind == "inductor":
         _check_rotary(config, settings.max_seq_length)
@@ -163,6 +177,7 @@ def _plan(
         without=tuple(sorted(settings.without)) if compiled else (),
         weights=settings.weights,
         model_family=str(config.model_type),
+        has_weights=checkpoint.weights_path is not None,
         model_digest=checkpoint.model_digest(),
         settings_digest="",
         target=Target(
@@ -177,9 +192,22 @@ def _plan(
         files={},
     )
     further = [RECIPE_VERSION, checkpoint.tokenizer_digest()]
-    further += [] if pef is None else [pef.settings]
+    further += [] if pef is None else [pef.settings, *_flag_files(settings.samba_flags)]
+    further += [] if settings.gelu == "config" else [["gelu", settings.gelu]]
     decides = plan.to_bytes() + json.dumps(further).encode()
     return replace(plan, settings_digest="sha256:" + hashlib.sha256(decides).hexdigest())
+
+
+def _flag_files(flags: tuple[str, ...]) -> list[list[str]]:
+    """sha256 of the files that SambaFlow is told to read: what they say decides the PEF, too."""
+    try:
+        return [
+            [flag, file_entry(Path(value)).sha256]
+            for flag, value in pairwise(flags)
+            if flag in FLAGS_WITH_FILES
+        ]
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def _cache_shape(config: Any, kind: str) -> CacheShape:
@@ -218,6 +246,7 @@ def _fill(
     layouts, model = write_model(folder, checkpoint, config, plan)
     on_progress(
         f"load: {plan.model_family}, {plan.dtype}, {len(layouts)} tensors in another layout"
+        + ("" if plan.has_weights else "; made-up weights, which are not published")
     )
     probe = QualityProbe.of(folder, plan, model) if plan.weights == "int8" else None
     del model
@@ -245,4 +274,11 @@ def _fill(
         quality, line = probe.compare(local)
         on_progress(line)
         local = LocalArtifact(folder, replace(artifact, quality=quality))
-    return local
+    return local if plan.has_weights else _without_weights(local)
+
+
+def _without_weights(local: LocalArtifact) -> LocalArtifact:
+    """Take the made-up weights away again."""
+    local.path(WEIGHTS_FILE).unlink()
+    files = {name: entry for name, entry in local.artifact.files.items() if name != WEIGHTS_FILE}
+    return LocalArtifact(local.folder, replace(local.artifact, files=files))

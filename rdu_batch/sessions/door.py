@@ -34,6 +34,9 @@ class SessionInfo:
     dtype: str
     #: Intra-op threads, pinned for the life of the session.
     threads: int
+    #: Static lengths of the prefill graphs, ascending, where a prompt goes whole through the
+    #: shortest one that holds it; empty where there are none.
+    prefill_lengths: tuple[int, ...] = ()
 
     def check_prompt(self, input_ids_1S: Sequence[int]) -> list[int]:
         """The prompt's ids as a list, if a session with these limits can take them.

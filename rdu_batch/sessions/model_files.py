@@ -16,6 +16,7 @@ from rdu_batch.sessions.inductor.weights import ALIAS, INT8, TRANSPOSED, write_t
 from rdu_batch.sessions.plain_model import load_model, save_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rdu_batch.sessions.artifact import Artifact
@@ -40,7 +41,20 @@ def write_model(
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    layouts = _layouts(model, plan)
+    layouts = layouts_of(model, plan)
+    write_weights(folder, model, layouts, dtype)
+    return layouts, model
+
+
+def write_weights(folder: Path, model: Any, layouts: Mapping[str, str], dtype: torch.dtype) -> None:
+    """Write a plain model's weights to ``folder``.
+
+    Args:
+        folder: the artifact's.
+        model: with its weights in ``dtype``, or in fp32 where they become int8.
+        layouts: as ``layouts_of`` gives them.
+        dtype: of the weights that do not become int8.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in model.state_dict().items():
         layout = layouts.get(name, "")
@@ -53,11 +67,10 @@ def write_model(
         else:
             tensors[name] = stored.to(dtype) if stored.is_floating_point() else stored
     write_tensors(folder / WEIGHTS_FILE, tensors)
-    return layouts, model
 
 
-def _layouts(model: Any, plan: Artifact) -> dict[str, str]:
-    """How each tensor that does not lie as in the checkpoint will."""
+def layouts_of(model: Any, plan: Artifact) -> dict[str, str]:
+    """``Artifact.layouts``: how each tensor that does not lie as in the checkpoint will."""
     from rdu_batch.sessions.inductor.int8_patches import int8_names
     from rdu_batch.sessions.inductor.patches import transposed_weights
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdu_batch.errors import ArtifactError, InputError
 from rdu_batch.sessions.checkpoint import is_gguf
+from rdu_batch.sessions.named_weights import NUM_LISTED, read_named_weights, said
 from rdu_batch.sessions.samba.layout import own_layout
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 
     from rdu_batch.sessions.checkpoint import Checkpoint
 
-#: Keys under which training programs nest the weights.
-_NESTED_KEYS = ("model", "state_dict", "model_state_dict")
-#: Names listed of each kind of mistake; a wrong config can make thousands.
-_NUM_LISTED = 8
-#: Of what another program says of a file.
-_MOST_SAID_CHARS = 600
 #: Ends of the names of models that were made for something else.
 _OTHER_TASKS = (
     *("ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification"),
@@ -54,7 +49,7 @@ def read_config(path: Path) -> Any:
             return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # readers of foreign files raise all sorts
         raise InputError(
-            f"{path}: no config that transformers reads: {_said(error)}; {_next_step(path)}"
+            f"{path}: no config that transformers reads: {said(error)}; {_next_step(path)}"
         ) from error
 
 
@@ -89,12 +84,17 @@ def load_model(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
         config: as ``read_config`` gave it; read once, because reading it from GGUF takes seconds.
         dtype: the type of weights and activations; quantized GGUF weights are made plain.
 
+    A checkpoint without weights gives a model of made-up ones, the same each time: graphs are
+    traced and checked with them, and nothing else may be.
+
     Raises:
         InputError: the weights cannot be read, or do not fit the config.
     """
     path = checkpoint.weights_path
-    if path.is_file() and not is_gguf(path):
-        tensors = _read_named_weights(path)
+    if path is None:
+        model = _made_up_model(config, dtype, checkpoint.config_path)
+    elif path.is_file() and not is_gguf(path):
+        tensors = read_named_weights(path)
         if config.model_type == "gpt2":
             # A model that was trained on an RDU saves its weights as its patch lays them.
             tensors = own_layout(tensors, config, place=str(path))
@@ -105,6 +105,20 @@ def load_model(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
         # Whatever transformers found beside the weights, only what is digested counts.
         model.generation_config = _generation_config(checkpoint.generation_config_path, config)
     return model
+
+
+def _made_up_model(config: Any, dtype: torch.dtype, place: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with _quiet_transformers(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            build: Any = AutoModelForCausalLM.from_config
+            model = build(config, trust_remote_code=False)
+    except Exception as error:  # a config may be wrong in ways nobody foresaw
+        raise InputError(f"{place}: no model can be built of it: {said(error)}") from error
+    return model.to(dtype).eval()
 
 
 def _load_pretrained(path: Path, config: Any, dtype: torch.dtype) -> Any:
@@ -124,7 +138,7 @@ def _load_pretrained(path: Path, config: Any, dtype: torch.dtype) -> Any:
                 **place,
             )
     except Exception as error:  # readers of foreign files raise all sorts
-        raise InputError(f"{path}: transformers cannot load it: {_said(error)}") from error
+        raise InputError(f"{path}: transformers cannot load it: {said(error)}") from error
     model, info = loaded
     _check_loading(info, str(path))
     if place and hasattr(model.config, "quantization_config"):
@@ -144,7 +158,7 @@ def _generation_config(path: Path | None, config: Any) -> Any:
             return GenerationConfig.from_pretrained(path.parent, config_file_name=path.name)
     except Exception as error:  # readers of foreign files raise all sorts
         raise InputError(
-            f"{path}: no generation config that transformers reads: {_said(error)}"
+            f"{path}: no generation config that transformers reads: {said(error)}"
         ) from error
 
 
@@ -180,7 +194,7 @@ def build_model(
                 ignore_mismatched_sizes=True,
             )
     except Exception as error:  # a config may be wrong in ways nobody foresaw
-        raise InputError(f"{place}: does not fit the config: {_said(error)}") from error
+        raise InputError(f"{place}: does not fit the config: {said(error)}") from error
     _check_loading(info, place)
     return model.eval()
 
@@ -189,7 +203,7 @@ def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     """Write the checkpoint's tokenizer and chat template to ``folder`` in transformers' format.
 
     Raises:
-        InputError: there is none, or it has no tokenizer.json form.
+        InputError: there is none, it has no tokens, or it has no tokenizer.json form.
     """
     from transformers import AutoTokenizer
 
@@ -205,34 +219,17 @@ def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
             tokenizer.save_pretrained(folder)
     except Exception as error:  # readers of foreign files raise all sorts
         raise InputError(
-            f"{path}: no tokenizer that transformers reads: {_said(error)}; name one with "
+            f"{path}: no tokenizer that transformers reads: {said(error)}; name one with "
             "--tokenizer"
         ) from error
+    # transformers makes one of nothing but special tokens where a config names its class.
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
+        raise InputError(
+            f"{path}: there is no tokenizer in it, only a config that names one; name another "
+            "place with --tokenizer"
+        )
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{path}: its tokenizer has no tokenizer.json form; name another one")
-
-
-def _read_named_weights(path: Path) -> dict[str, Tensor]:
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # readers of foreign files raise all sorts
-        raise InputError(
-            f"{path}: neither a safetensors file nor plain tensors saved by torch "
-            f"({_said(error)}); save model.state_dict() and nothing else"
-        ) from error
-    for key in _NESTED_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(tensor, torch.Tensor) for tensor in content.values()
-    ):
-        raise InputError(f"{path}: not a mapping from names to tensors; save model.state_dict()")
-    return content
 
 
 def _check_loading(info: Mapping[str, Any], place: str) -> None:
@@ -252,17 +249,11 @@ def _check_loading(info: Mapping[str, Any], place: str) -> None:
         ("wrong shape", misshapen),
         ("error", list(info.get("error_msgs", ()))),
     ):
-        lines += [f"  {title}: {name}" for name in names[:_NUM_LISTED]]
-        if len(names) > _NUM_LISTED:
-            lines.append(f"  {title}: and {len(names) - _NUM_LISTED} more")
+        lines += [f"  {title}: {name}" for name in names[:NUM_LISTED]]
+        if len(names) > NUM_LISTED:
+            lines.append(f"  {title}: and {len(names) - NUM_LISTED} more")
     lines.append("use the config this checkpoint was made with, or correct the names")
     raise InputError("\n".join(lines))
-
-
-def _said(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}"
-    # Some errors list every class that there is.
-    return text if len(text) <= _MOST_SAID_CHARS else f"{text[:_MOST_SAID_CHARS]}..."
 
 
 @contextmanager

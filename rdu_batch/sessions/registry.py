@@ -30,11 +30,14 @@ FAKE_ARTIFACT_DIGEST: Final = "sha256:" + hashlib.sha256(b"fake session, tokens 
 _BUILT_IN: Final = {
     "inductor": "rdu_batch.sessions.inductor.session:InductorSession",
     "samba": "rdu_batch.sessions.samba.session:SambaSession",
+    "rdu_engine": "rdu_batch.sessions.rdu_engine.session:RduEngineSession",
     "eager": "rdu_batch.sessions.eager:EagerSession",
     "fake": "rdu_batch.sessions.fake:FakeSession",
 }
 _NEEDS_NO_ARTIFACT: Final = frozenset({"fake"})
 _OPENS_ANY_ARTIFACT: Final = frozenset({"eager", "fake"})
+#: Kinds that open artifacts of another kind than their own: which, and how these are compiled.
+_OPENS_ANOTHERS: Final = {"rdu_engine": ("samba", "samba with --graphs cached")}
 
 
 def known_kinds() -> tuple[str, ...]:
@@ -75,10 +78,12 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
         )
     if artifact is not None and kind not in _OPENS_ANY_ARTIFACT:
         found = artifact.artifact.kind
-        if found != kind:
+        wanted, compiled = _OPENS_ANOTHERS.get(kind, (kind, kind))
+        if found != wanted:
             raise ArtifactError(
-                f"{artifact.artifact.url}: an artifact of kind {found}, wanted {kind}; use "
-                f"`--set session.kind={found}`{_or_eager(found)}, or compile the model for {kind}"
+                f"{artifact.artifact.url}: an artifact of kind {found}, wanted {wanted}; use "
+                f"`--set session.kind={found}`{_or_eager(found)}, or compile the model for "
+                f"{compiled}"
             )
     if artifact is not None and kind not in _NEEDS_NO_ARTIFACT:
         check_transformers(artifact.artifact)

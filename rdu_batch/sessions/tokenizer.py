@@ -116,6 +116,11 @@ class ArtifactTokenizer:
         )
         return text
 
+    def decode_whole(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids with special tokens, by transformers' own defaults."""
+        text: str = self._tokenizer.decode(list(token_ids))
+        return text
+
     def _ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
         utf8_of(text)
         encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)

@@ -35,6 +35,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+#: Options of ``compile`` for the graphs of kind samba.
+SAMBA_GRAPHS = {
+    "samba": (),
+    "samba_cached": ("--graphs", "cached", "--prefill_lengths", "8,16,48"),
+}
+
 
 @dataclass
 class ScriptedSession:
@@ -211,16 +217,18 @@ def tiny_checkpoint(
 
 
 class OwnProcessSession:
-    """A session in a process of its own, over the stand-in for SambaFlow: one process, one session.
+    """A session in a process of its own, over the stand-ins for an RDU's runtimes.
 
     What it raises there is raised here: this program's errors, and ValueError.
     """
 
-    def __init__(self, local: LocalArtifact, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, local: LocalArtifact, environment: Mapping[str, str], kind: str = "samba"
+    ) -> None:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, str(Path(__file__).parent / "samba" / "session_process.py")),
-                *("samba", str(local.folder), "1"),
+                *(kind, str(local.folder), "1"),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -259,10 +267,11 @@ class OwnProcessSession:
 
 
 @pytest.fixture(scope="session")
-def stand_in_environment() -> dict[str, str]:
-    """Environment of a process that finds the stand-in where it looks for SambaFlow."""
+def stand_in_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of a process that finds the stand-ins where it looks for an RDU's runtimes."""
     path = os.pathsep.join([str(ROOT / "tests" / "stand_ins"), str(ROOT)])
-    return {**os.environ, "PYTHONPATH": path}
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return {**os.environ, "PYTHONPATH": path, "RDU_BATCH_CACHE": cache}
 
 
 @pytest.fixture(scope="session")
@@ -290,11 +299,13 @@ def compile_on_stand_in(stand_in_environment: dict[str, str]) -> Callable[..., N
 def open_on_stand_in(
     stand_in_environment: dict[str, str],
 ) -> Iterator[Callable[..., OwnProcessSession]]:
-    """Opens a samba session in a process of its own; each ends with the tests at the latest."""
+    """Opens a session in a process of its own; each ends with the tests at the latest."""
     opened: list[OwnProcessSession] = []
 
-    def open_it(local: LocalArtifact, **environment: str) -> OwnProcessSession:
-        opened.append(OwnProcessSession(local, {**stand_in_environment, **environment}))
+    def open_it(
+        local: LocalArtifact, *, kind: str = "samba", **environment: str
+    ) -> OwnProcessSession:
+        opened.append(OwnProcessSession(local, {**stand_in_environment, **environment}, kind))
         return opened[-1]
 
     yield open_it
@@ -308,7 +319,10 @@ def tiny_artifact(
     tiny_checkpoint: Callable[[str], Path],
     compile_on_stand_in: Callable[..., None],
 ) -> Callable[..., LocalArtifact]:
-    """Compiles a tiny model to an fp32 artifact of a kind, once each."""
+    """Compiles a tiny model to an fp32 artifact of a kind, once each.
+
+    ``samba_cached`` is kind samba with a key/value cache.
+    """
     made: dict[tuple[str, str], LocalArtifact] = {}
 
     def make(kind: str, family: str) -> LocalArtifact:
@@ -319,8 +333,8 @@ def tiny_artifact(
             from rdu_batch.sessions.compile_settings import CompileSettings
 
             url = str(tmp_path_factory.mktemp(f"{kind}_{family}") / "artifact")
-            if kind == "samba":
-                compile_on_stand_in(tiny_checkpoint(family), url)
+            if kind in SAMBA_GRAPHS:
+                compile_on_stand_in(tiny_checkpoint(family), url, *SAMBA_GRAPHS[kind])
             else:
                 compile_artifact(
                     ModelSource(model_name_or_path=str(tiny_checkpoint(family))),

@@ -73,12 +73,12 @@ def test_an_unknown_kind_is_refused_with_the_kinds_and_the_likely_one() -> None:
         open_session("inductr", None, threads=1)
     (problem,) = caught.value.problems
     assert problem == (
-        "session.kind: unknown kind 'inductr'; known kinds are inductor, samba, eager, fake; did "
-        "you mean 'inductor'?"
+        "session.kind: unknown kind 'inductr'; known kinds are inductor, samba, rdu_engine, eager, "
+        "fake; did you mean 'inductor'?"
     )
 
 
-@pytest.mark.parametrize("kind", ["inductor", "samba", "eager"])
+@pytest.mark.parametrize("kind", ["inductor", "samba", "rdu_engine", "eager"])
 def test_a_kind_that_loads_an_artifact_asks_for_one(kind: str) -> None:
     """With what to do about it."""
     with pytest.raises(ArtifactError, match=f"session of kind {kind} loads.*rdu-batch compile"):
@@ -94,12 +94,22 @@ def test_an_artifact_of_another_kind_is_refused(
         open_session("inductor", artifact, threads=1)
 
 
+@pytest.mark.parametrize("kind", ["inductor", "eager", "rdu_engine"])
+def test_what_rdu_engine_runs_is_compiled_for_samba(
+    tmp_path: Path, artifact_of: Callable[..., LocalArtifact], kind: str
+) -> None:
+    """No artifact is of its own kind; the message says how to compile one that it opens."""
+    said = rf"kind {kind}, wanted samba; .*session\.kind={kind}.* for samba with --graphs cached"
+    with pytest.raises(ArtifactError, match=said):
+        open_session("rdu_engine", artifact_of(tmp_path, kind=kind), threads=1)
+
+
 def test_a_plug_in_is_a_kind_like_any_other(
     tmp_path: Path, install: Callable[..., None], artifact_of: Callable[..., LocalArtifact]
 ) -> None:
     """It is listed, opened on its own artifacts, and refuses others."""
     install("odd_device", {"odd": "odd_device:Session"}, PLUG_IN)
-    assert known_kinds() == ("inductor", "samba", "eager", "fake", "odd")
+    assert known_kinds() == ("inductor", "samba", "rdu_engine", "eager", "fake", "odd")
     artifact = artifact_of(tmp_path, kind="odd", max_seq_length=77)
     assert open_session("odd", artifact, threads=1).info.max_seq_length == 77
     with pytest.raises(ArtifactError, match="kind inductor, wanted odd"):

@@ -25,6 +25,8 @@ KINDS = (
     "eager-llama",
     "eager-gpt2",
     pytest.param("samba-gpt2", marks=[pytest.mark.slow, pytest.mark.all_only]),
+    pytest.param("samba_cached-gpt2", marks=[pytest.mark.slow, pytest.mark.all_only]),
+    pytest.param("rdu_engine-gpt2", marks=[pytest.mark.slow, pytest.mark.all_only]),
     pytest.param("inductor-llama", marks=pytest.mark.slow),
     pytest.param("inductor-gpt2", marks=pytest.mark.slow),
 )
@@ -48,8 +50,11 @@ def case(
     kind, _, family = request.param.partition("-")
     if kind == "fake":
         return Case(lambda: FakeSession(max_seq_length=48), tolerance=0.0)
+    if kind == "rdu_engine":
+        artifact = tiny_artifact("samba_cached", family)
+        return Case(lambda: open_on_stand_in(artifact, kind=kind), tolerance=1e-4)
     artifact = tiny_artifact(kind, family)
-    if kind == "samba":
+    if kind in ("samba", "samba_cached"):
         return Case(lambda: open_on_stand_in(artifact), tolerance=1e-4)
     return Case(lambda: open_session(kind, artifact, threads=1), tolerance=1e-4)
 

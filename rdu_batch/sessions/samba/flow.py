@@ -1,15 +1,19 @@
 """SambaFlow, as this program sees it: the one place that imports ``sambaflow``.
 
 Promises: nothing is imported before ``load_sambaflow``; without SambaFlow the error says what to
-install, and what works here all the same. Does not: call anything.
+install, and what works here all the same; what only several graphs need is imported for them alone,
+as older releases do not have it. Does not: compile or run anything.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdu_batch.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,49 @@ def load_sambaflow() -> SambaFlow:
         ) from error
     version = str(getattr(sambaflow, "__version__", "unknown"))
     return SambaFlow(samba, utils, op_fusion, parse_app_args, version)
+
+
+@dataclass(frozen=True)
+class MultigraphFlow:
+    """The parts of SambaFlow for several graphs in one PEF."""
+
+    #: Function of ``sambaflow.samba.utils``.
+    trace_multigraph: Any
+    #: Class of ``sambaflow.samba.graph``.
+    fwd_graph: Any
+    #: Class of ``sambaflow.samba``.
+    samba_tensor: Any
+
+
+def load_multigraph(flow: SambaFlow) -> MultigraphFlow:
+    """Import what several graphs need.
+
+    Raises:
+        ArtifactError: this SambaFlow has it not. Ends the job (exit 8).
+    """
+    try:
+        from sambaflow.samba import SambaTensor
+        from sambaflow.samba.graph import FwdGraph
+        from sambaflow.samba.utils import trace_multigraph
+    except ImportError as error:
+        raise ArtifactError(
+            f"a key/value cache needs several graphs in one PEF, which SambaFlow {flow.version} "
+            f"here does not have: {error}; install a newer one, or compile the model with "
+            "--graphs single"
+        ) from error
+    return MultigraphFlow(trace_multigraph, FwdGraph, SambaTensor)
+
+
+def read_pef_metadata(pef: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """These keys of what the program that compiled a PEF wrote into it.
+
+    None: the PEF has not all of them, or this SambaFlow cannot tell.
+    """
+    try:
+        from sambaflow.samba.utils.pef_utils import PefInfoStruct, get_pef_info
+    except ImportError:
+        return None
+    try:
+        return dict(get_pef_info(str(pef), {key: PefInfoStruct(None) for key in keys}))
+    except ValueError:
+        return None

@@ -12,6 +12,9 @@ What a patched model is:
 - its forward takes and gives plain tuples, so that it can be traced: ``(logits_1LV,)``;
 - each block is marked to become one section of the device (``op_fusion``).
 
+A model with a cache (``cached_model.py``) has the activation, the products and the marks of this
+one, but attention and forward of its own.
+
 Promises: but for the activation it computes what transformers' own model does, up to the order of
 sums. The module is changed in place, never its class. Does not: train; know SambaFlow beyond the
 two functions that it is given.
@@ -50,8 +53,9 @@ def check_patchable(config: Any) -> None:
     """
     if config.model_type != FAMILY:
         raise ArtifactError(
-            f"{config.model_type}: kind samba has a patch for {FAMILY} alone; nothing was written, "
-            "use --kind inductor or --kind eager for this model"
+            f"{config.model_type}: kind samba has a patch for {FAMILY} alone where graphs are "
+            "single; nothing was written, use --graphs cached for a llama, and --kind inductor or "
+            "--kind eager for any other model"
         )
     for name in ("add_cross_attention", "reorder_and_upcast_attn"):
         if getattr(config, name, False):
@@ -78,15 +82,24 @@ def patch_gpt2(model: Any, *, addmm: Callable[..., Any], op_fusion: Callable[...
     model.no_index_select_patch = True
     model.return_cache = False
     for block in model.transformer.h:
-        block.mlp.act = nn.GELU()
         _give_causal_mask(block.attn, model.config)
         block.attn.forward = MethodType(_attention_forward, block.attn)
-        for name in PRODUCTS:
-            _transpose(block.get_submodule(name), addmm)
-        op_fusion(block, _SECTION)
+    patch_blocks(model, addmm=addmm, op_fusion=op_fusion)
     model.transformer.forward = MethodType(_transformer_forward, model.transformer)
     model.forward = MethodType(_language_model_forward, model)
     return model
+
+
+def patch_blocks(model: Any, *, addmm: Callable[..., Any], op_fusion: Callable[..., Any]) -> None:
+    """What graphs with and without a cache have in common: activation, products and sections.
+
+    Arguments as of ``patch_gpt2``.
+    """
+    for block in model.transformer.h:
+        block.mlp.act = nn.GELU()
+        for name in PRODUCTS:
+            _transpose(block.get_submodule(name), addmm)
+        op_fusion(block, _SECTION)
 
 
 def _give_causal_mask(attention: Any, config: Any) -> None:

@@ -1,4 +1,4 @@
-"""The PEF: SambaFlow's compiled graph, and the note of what it was compiled as.
+"""The PEF: SambaFlow's compiled graphs, and the note of what it was compiled as.
 
 An artifact of kind ``samba`` is the tutorial's folder ``<output-folder>/<pef-name>/`` with the rest
 of the model beside the PEF: the file is named after the artifact's folder, so compiling to
@@ -18,18 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rdu_batch.errors import ArtifactError, RduBatchError, UsageError
+from rdu_batch.errors import ArtifactError, RduBatchError
 from rdu_batch.sessions.samba.flow import load_sambaflow
-from rdu_batch.sessions.samba.gpt2_patch import check_patchable
-from rdu_batch.sessions.samba.graph_inputs import MOST_POSITIONS, PAD_ID, graph_inputs
-from rdu_batch.sessions.samba.rdu_model import prepare_model
+from rdu_batch.sessions.samba.forms import FORMS
 
 if TYPE_CHECKING:
     import argparse
 
-    from rdu_batch.sessions.artifact import LocalArtifact
+    from rdu_batch.sessions.artifact import Artifact, LocalArtifact
     from rdu_batch.sessions.compile_settings import CompileSettings
     from rdu_batch.sessions.samba.flow import SambaFlow
+    from rdu_batch.sessions.samba.forms import Graphs
 
 NOTE_FILE: Final = "samba.json"
 NOTE_VERSION: Final = 1
@@ -43,7 +42,7 @@ class PefNote:
 
     #: Name of the PEF in the artifact's folder.
     pef: str
-    #: ``single``: one static graph over all positions.
+    #: ``single``: one static graph over all positions; ``cached``: several with a key/value cache.
     graph: str
     #: Whether it was compiled for inference alone; otherwise it has backward sections too, which
     #: no session runs.
@@ -53,6 +52,8 @@ class PefNote:
     #: Further words on SambaFlow's command line.
     flags: tuple[str, ...]
     sambaflow_version: str
+    #: ``cached``: static lengths of the prefill graphs, ascending, the last is max_seq_length.
+    prefill_lengths: tuple[int, ...] = ()
     version: int = NOTE_VERSION
 
     def write(self, folder: Path) -> None:
@@ -64,23 +65,41 @@ class PefNote:
         """Read an artifact's.
 
         Raises:
-            ArtifactError: it has none, or one of another version or kind of graph.
+            ArtifactError: it has none, or a damaged one, or one that is not of this artifact, or
+                of another version or form of graphs.
         """
         try:
             leaves = json.loads(local.path(NOTE_FILE).read_bytes())
-            note = cls(**{**leaves, "flags": tuple(leaves["flags"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            lengths = tuple(map(int, leaves.get("prefill_lengths", ())))
+            note = cls(**{**leaves, "flags": tuple(leaves["flags"]), "prefill_lengths": lengths})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(
                 f"{local.artifact.url}: {NOTE_FILE} cannot be read ({error!r}); compile the model "
                 "again"
             ) from error
-        if (note.version, note.graph, note.batch_size) != (NOTE_VERSION, "single", 1):
+        if (note.version, note.batch_size) != (NOTE_VERSION, 1) or note.graph not in list(FORMS):
             raise ArtifactError(
                 f"{local.artifact.url}: {NOTE_FILE} of version {note.version} with graph "
                 f"{note.graph!r} and batch size {note.batch_size}; this program runs version "
-                f"{NOTE_VERSION}, graph 'single', batch size 1; compile the model again"
+                f"{NOTE_VERSION}, graph {' or '.join(FORMS)}, batch size 1; compile the model again"
             )
+        note._check_lengths(local.artifact)
         return note
+
+    def _check_lengths(self, artifact: Artifact) -> None:
+        """Refuse lengths that the artifact and the form of graphs cannot have."""
+        length, lengths = self.max_seq_length, self.prefill_lengths
+        if self.graph == "cached":
+            ascending = lengths == tuple(sorted({one for one in lengths if one > 0}))
+            possible = ascending and lengths[-1:] == (length,)
+        else:
+            possible = lengths == ()
+        if length != artifact.max_seq_length or not possible:
+            raise ArtifactError(
+                f"{artifact.url}: {NOTE_FILE} says {self.graph} graphs of {length} positions with "
+                f"prefill lengths {list(lengths)}, the artifact has {artifact.max_seq_length} "
+                "positions; compile the model again"
+            )
 
 
 def pef_name(out_url: str) -> str:
@@ -120,6 +139,13 @@ def add_own_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max_seq_length", type=int)
 
 
+def set_up(flow: SambaFlow, argv: list[str], graphs: type[Graphs]) -> None:
+    """Give SambaFlow its command line, before anything is traced."""
+    args = flow.parse_app_args(argv=argv, common_parser_fn=add_own_flags)
+    if graphs.needs_setup:
+        flow.samba.session.setup(args)
+
+
 class PefCompiler:
     """Compiles one model to one PEF; a process can compile or run nothing else afterwards."""
 
@@ -137,27 +163,28 @@ class PefCompiler:
             ArtifactError: no SambaFlow here, or no patch for this model (exit 8).
         """
         flow = load_sambaflow()
-        check_patchable(config)
-        if settings.max_seq_length > MOST_POSITIONS:
-            raise UsageError(
-                f"max_seq_length is {settings.max_seq_length}; a graph of kind samba has at most "
-                f"{MOST_POSITIONS} positions"
-            )
+        FORMS[settings.graphs].check(config, settings)
         note = PefNote(
             pef=f"{pef_name(out_url)}.pef",
-            graph="single",
+            graph=settings.graphs,
             inference=settings.inference,
             batch_size=1,
             max_seq_length=settings.max_seq_length,
             flags=settings.samba_flags,
             sambaflow_version=flow.version,
+            prefill_lengths=settings.static_lengths,
         )
         return cls(flow, note)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the PEF besides the model; its name does not."""
-        return {name: value for name, value in asdict(self._note).items() if name != "pef"}
+        leaves = asdict(self._note)
+        del leaves["pef"]
+        if not self._note.prefill_lengths:
+            # A single graph is what it was before there were others.
+            del leaves["prefill_lengths"]
+        return leaves
 
     def compile(self, folder: Path, dtype: str) -> str:
         """Compile the model whose config and weights lie in ``folder``; put PEF and note there.
@@ -185,11 +212,9 @@ class PefCompiler:
         return f"compile: {note.pef}, by SambaFlow {note.sambaflow_version}"
 
     def _compile(self, folder: Path, dtype: str, argv: list[str]) -> None:
-        flow = self._flow
-        flow.parse_app_args(argv=argv, common_parser_fn=add_own_flags)
-        model = prepare_model(flow, folder, dtype, place=str(folder))
-        inputs = graph_inputs(flow.samba, [PAD_ID], self._note.max_seq_length)
-        flow.samba.session.compile(model, inputs)
+        graphs = FORMS[self._note.graph]
+        set_up(self._flow, argv, graphs)
+        graphs.compile(self._flow, folder, dtype, self._note)
 
 
 def _no_pef(pef: Path, failure: Exception | None) -> ArtifactError:

@@ -1,8 +1,9 @@
 """A process of its own for a session: ``python session_process.py KIND ARTIFACT THREADS``.
 
 Serves one session behind pickled calls on standard input, for kinds of which a process may open
-only one. A call is a method's name with its arguments. "open" tries to open another session, and
-"again" gives what the last call but one gave, as it is by now.
+only one. A call is a method's name with its arguments. "open" tries to open another session,
+"again" gives what the last call but one gave, as it is by now, and "traffic" how many runs the
+stand-in has seen, and how many bytes of outputs it gave to the host.
 """
 
 from __future__ import annotations
@@ -42,18 +43,21 @@ def main(kind: str, url: str, threads: str) -> None:
         results.append(getattr(opened[0], name)(*arguments, **keywords))
         return results[-1]
 
+    own: dict[str, Any] = {"open": open_it, "again": lambda: results[-2], "traffic": traffic}
     answer(open_it)
     while True:
         try:
             name, arguments, keywords = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own
         except EOFError:
             break
-        if name == "open":
-            answer(open_it)
-        elif name == "again":
-            answer(lambda: results[-2])
-        else:
-            answer(functools.partial(call, name, arguments, keywords))
+        answer(own.get(name) or functools.partial(call, name, arguments, keywords))
+
+
+def traffic() -> tuple[int, int]:
+    """Runs, and bytes to the host."""
+    from sambaflow.stand_in import TRAFFIC
+
+    return TRAFFIC.num_runs, TRAFFIC.bytes_to_host
 
 
 if __name__ == "__main__":

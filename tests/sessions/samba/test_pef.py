@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from rdu_batch.errors import ArtifactError, InputError, UsageError
 from rdu_batch.sessions.compile_settings import CompileSettings
 from rdu_batch.sessions.plain_model import read_config
-from rdu_batch.sessions.samba.flow import SambaFlow
+from rdu_batch.sessions.samba.flow import SambaFlow, load_multigraph
 from rdu_batch.sessions.samba.graph_inputs import graph_inputs
 from rdu_batch.sessions.samba.pef import PefCompiler, PefNote
 
@@ -105,6 +106,39 @@ def test_more_positions_than_an_int16_counts_are_refused(
     settings = CompileSettings(dtype="fp32", max_seq_length=32769, kind="samba")
     with pytest.raises(UsageError, match="32768"):
         PefCompiler.of(read_config(folder), settings, "out/x")
+
+
+def test_a_cache_has_as_many_positions_as_the_model_and_more_families(
+    tiny_artifact: Callable[[str, str], LocalArtifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions are int32 there; a single graph of a Llama is refused with what there is."""
+    monkeypatch.setattr("rdu_batch.sessions.samba.pef.load_sambaflow", Compiler().flow)
+    llama = read_config(tiny_artifact("eager", "llama").folder)
+    settings = CompileSettings("fp32", 32769, kind="samba", graphs="cached")
+    decides = PefCompiler.of(llama, settings, "out/x").settings
+    assert (decides["graph"], decides["prefill_lengths"][-2:]) == ("cached", (32768, 32769))
+    assert "pef" not in decides
+    single = CompileSettings("fp32", 48, kind="samba")
+    with pytest.raises(ArtifactError, match=r"llama: .* gpt2 alone .*--graphs cached"):
+        PefCompiler.of(llama, single, "out/x")
+    gpt2 = read_config(tiny_artifact("eager", "gpt2").folder)
+    assert "prefill_lengths" not in PefCompiler.of(gpt2, single, "out/x").settings
+
+
+@pytest.mark.parametrize("missing", ["sambaflow.samba.graph", "sambaflow.samba.utils"])
+def test_a_sambaflow_without_multigraphs_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Older releases compile single graphs all the same."""
+    for name in ("sambaflow", "sambaflow.samba", "sambaflow.samba.graph", "sambaflow.samba.utils"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["sambaflow.samba"].SambaTensor = object  # type: ignore[attr-defined]
+    sys.modules["sambaflow.samba.graph"].FwdGraph = object  # type: ignore[attr-defined]
+    sys.modules["sambaflow.samba.utils"].trace_multigraph = object  # type: ignore[attr-defined]
+    assert load_multigraph(Compiler().flow()).fwd_graph is object
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ArtifactError, match=r"SambaFlow 1 here does not have.*--graphs single"):
+        load_multigraph(Compiler().flow())
 
 
 def test_a_row_is_never_cropped() -> None:

@@ -206,18 +206,3 @@ def test_compiling_the_same_again_does_nothing_and_another_way_is_refused(
 def test_a_pef_has_the_name_of_its_folder(url: str, name: str) -> None:
     """As far as that is a name of a file everywhere."""
     assert pef_name(url) == name
-
-
-@pytest.mark.parametrize(
-    "leaves", [{"graph": "cached"}, {"version": 2}, {"batch_size": 8}, {"flags": None}, {"odd": 1}]
-)
-def test_a_note_of_another_kind_of_pef_is_refused(
-    tmp_path: Path, artifact_of: Callable[..., LocalArtifact], leaves: dict[str, object]
-) -> None:
-    """Before the device is asked for anything."""
-    note = PefNote("a.pef", "single", True, 1, 48, (), "1")
-    note.write(tmp_path)
-    path = tmp_path / "samba.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **leaves}))
-    with pytest.raises(ArtifactError, match=r"samba\.json"):
-        PefNote.read(artifact_of(tmp_path, kind="samba"))

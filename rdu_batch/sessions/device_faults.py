@@ -1,13 +1,13 @@
-"""What an exception of SambaFlow means: another device, another artifact, or this row alone.
+"""What an exception of an RDU's runtime means: another device, another artifact, or this row alone.
 
-The classes are known by name, not imported: they live in different modules of different releases.
+The classes are known by name, not imported: they live in different modules of different runtimes.
 
     HwException, TileFaultException, ...     SessionBroken   the lease is run elsewhere
     NumericalException                       RowError        the row is a dead letter
     "PEF version mismatch"                   ArtifactError   exit 8, as no node can load it
     anything else                            SessionBroken   with what it said
 
-Promises: no exception of SambaFlow leaves this room under its own class. Does not: retry.
+Promises: no exception of a runtime leaves a session under its own class. Does not: retry.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ VERSION_MISMATCH: Final = "pef version mismatch"
 
 
 @contextmanager
-def device_faults(doing: str, *, url: str, in_row: bool = False) -> Iterator[None]:
-    """Turn what SambaFlow raises inside into this program's errors.
+def device_faults(
+    doing: str, *, url: str, runtime: str = "SambaFlow", in_row: bool = False
+) -> Iterator[None]:
+    """Turn what a runtime raises inside into this program's errors.
 
     Args:
         doing: what is being done, for messages: "running a row".
         url: the artifact's, for messages.
+        runtime: whose exceptions these are, for messages.
         in_row: a row is in progress, whose numbers may be at fault.
 
     Raises:
@@ -56,11 +59,13 @@ def device_faults(doing: str, *, url: str, in_row: bool = False) -> Iterator[Non
     except RduBatchError:
         raise
     except Exception as error:
-        raise error_for(error, doing, url=url, in_row=in_row) from error
+        raise error_for(error, doing, url=url, runtime=runtime, in_row=in_row) from error
 
 
-def error_for(error: Exception, doing: str, *, url: str, in_row: bool) -> RduBatchError:
-    """This program's error for one of SambaFlow's; see the module for which."""
+def error_for(
+    error: Exception, doing: str, *, url: str, runtime: str, in_row: bool
+) -> RduBatchError:
+    """This program's error for one of a runtime's; see the module for which."""
     names = {one.__name__ for one in type(error).__mro__}
     said = f"{type(error).__name__}: {error}"
     if VERSION_MISMATCH in str(error).lower():
@@ -78,4 +83,4 @@ def error_for(error: Exception, doing: str, *, url: str, in_row: bool) -> RduBat
         )
     if names & HARDWARE:
         return SessionBroken(f"{url}: the RDU failed while {doing}: {said}")
-    return SessionBroken(f"{url}: SambaFlow failed while {doing}: {said}")
+    return SessionBroken(f"{url}: {runtime} failed while {doing}: {said}")

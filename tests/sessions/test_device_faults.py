@@ -7,8 +7,8 @@ import pytest
 from rdu_batch.errors import ArtifactError, RowError, SessionBroken
 from rdu_batch.job.reasons import Reason
 from rdu_batch.sessions.canary import canary_of
+from rdu_batch.sessions.device_faults import HARDWARE, device_faults
 from rdu_batch.sessions.door import SessionInfo
-from rdu_batch.sessions.samba.device_faults import HARDWARE, device_faults
 
 
 def raised(name: str, *bases: type[Exception], text: str = "word 0x7f3a") -> Exception:
