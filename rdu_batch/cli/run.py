@@ -1,19 +1,53 @@
-"""``rdu-batch run job.yaml``: begin a job, resume it, or find it complete."""
+"""``rdu-batch run job.yaml``: begin a job, resume it, or find it complete.
+
+``rdu-batch run --inference --pef PATH`` is the tutorial's command, with flags of its own
+(``tutorial_run.py``).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rdu_batch.cli.executor_options import executor_options
 from rdu_batch.cli.job_file import job_file_options, read_job_file
+from rdu_batch.cli.tutorial_run import has_output, is_tutorial, tutorial_run
 
 if TYPE_CHECKING:
+    from rdu_batch.job.spec import JobSpec
     from rdu_batch.runner.executor_choice import ExecutorKind
 
 
-@click.command()
+class RunCommand(click.Command):
+    """One verb with two forms: the words say which, before any of them is parsed."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the words as the form that they are."""
+        if not is_tutorial(args):
+            return super().make_context(info_name, args, parent, **extra)
+        prints_predictions = not has_output(args)
+        try:
+            return tutorial_run.make_context(info_name, args, parent, **extra)
+        except click.ClickException as error:
+            if not prints_predictions:
+                raise
+            # Standard output is for predictions alone, also where there are none.
+            error.show()
+            raise click.exceptions.Exit(error.exit_code) from error
+
+
+@click.command(
+    cls=RunCommand,
+    epilog="The tutorial's command, which prints predictions: see `rdu-batch run --inference "
+    "--help`.",
+)
 @job_file_options
 @executor_options
 @click.option(
@@ -37,12 +71,19 @@ def run(
     The same command resumes a job that was interrupted; a complete job is left alone (exit 0).
     Progress goes to standard error; the last line of standard output is one JSON object.
     """
+    spec = read_job_file(job_file, overrides, date, limit)
+    return run_spec(spec, executor=executor, address=address, samples=samples)
+
+
+def run_spec(
+    spec: JobSpec, *, executor: ExecutorKind, address: str | None, samples: int = 0
+) -> int:
+    """Run a job and say how it ended; the exit code."""
     from rdu_batch.report.progress import open_progress
     from rdu_batch.report.samples import sample_predictions
     from rdu_batch.runner.run_job import run_job
     from rdu_batch.storage.store import open_store
 
-    spec = read_job_file(job_file, overrides, date, limit)
     progress = open_progress()
     try:
         summary = run_job(spec, executor=executor, address=address, progress=progress)
