@@ -123,9 +123,10 @@ class RowReader:
         for index in range(first_window, len(file.windows)):
             content = self._window(file, index, last_window)
             while (newline := content.find(b"\n", position)) >= 0:
-                pieces.append(content[position:newline])
-                line_bytes = b"".join(pieces)
-                pieces.clear()
+                line_bytes = content[position:newline]
+                if pieces:
+                    line_bytes = b"".join((*pieces, line_bytes))
+                    pieces.clear()
                 yield offset, line_bytes
                 position = newline + 1
                 offset = index * self._window_bytes + position

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rdu_batch.errors import RowError
 from rdu_batch.job.json_object import read_object
@@ -54,9 +54,11 @@ MAX_DETAIL_CHARS = 300
 _ROW_KEY = re.compile(rb'\{"row":\[(0|[1-9][0-9]*),(0|[1-9][0-9]*)\]')
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of an input that is not blank, and where it comes from."""
+class Row(NamedTuple):
+    """One line of an input that is not blank, and where it comes from.
+
+    A tuple, as it is made once a row: a frozen dataclass takes three times as long to make.
+    """
 
     #: Position among all rows of the job, from 0.
     ordinal: int
@@ -133,20 +135,20 @@ def prediction_line(
     """
     texts = fields.texts
     id_text = texts.get(id_field, "null") if id_field is not None else "null"
-    predictions = [_json_string(one.text) for one in samples]
-    finish_reasons = [_json_string(one.finish_reason) for one in samples]
-    nums_generated = [str(one.num_generated_tokens) for one in samples]
+    predictions = _one_or_list([_to_json_string(one.text) for one in samples])
+    finish_reasons = _one_or_list([f'"{one.finish_reason}"' for one in samples])
+    nums_generated = _one_or_list([str(one.num_generated_tokens) for one in samples])
     line = (
         f'{{"row":[{row.file_index},{row.line}],"id":{id_text}'
-        f',"prediction":{_one_or_list(predictions)},"finish_reason":{_one_or_list(finish_reasons)}'
-        f',"num_prompt_tokens":{num_prompt_tokens}'
-        f',"num_generated_tokens":{_one_or_list(nums_generated)}'
+        f',"prediction":{predictions},"finish_reason":{finish_reasons}'
+        f',"num_prompt_tokens":{num_prompt_tokens},"num_generated_tokens":{nums_generated}'
     )
     if samples[0].logprobs is not None:
         logprobs = [json.dumps(one.logprobs, separators=(",", ":")) for one in samples]
         line += f',"logprobs":{_one_or_list(logprobs)}'
-    carried = "".join(f",{_json_string(name)}:{texts.get(name, 'null')}" for name in carry)
-    return _one_line(f"{line}{carried}}}")
+    for name in carry:
+        line += f",{_to_json_string(name)}:{texts.get(name, 'null')}"
+    return _one_line(f"{line}}}")
 
 
 def dead_line(row: Row, *, reason: str, detail: str, id_text: str | None) -> bytes:
@@ -164,13 +166,9 @@ def dead_line(row: Row, *, reason: str, detail: str, id_text: str | None) -> byt
         sound = sound[: MAX_DETAIL_CHARS - 3] + "..."
     return _one_line(
         f'{{"row":[{row.file_index},{row.line}],"id":{"null" if id_text is None else id_text}'
-        f',"path":{_json_string(row.path)},"byte_offset":{row.byte_offset}'
-        f',"reason":{_json_string(reason)},"detail":{_json_string(sound)}}}'
+        f',"path":{_to_json_string(row.path)},"byte_offset":{row.byte_offset}'
+        f',"reason":{_to_json_string(reason)},"detail":{_to_json_string(sound)}}}'
     )
-
-
-def _json_string(text: str) -> str:
-    return _to_json_string(text)
 
 
 def _one_or_list(texts: Sequence[str]) -> str:

@@ -25,10 +25,10 @@ from rdu_batch.runner.commits import CommitRecord
 from rdu_batch.runner.fencing import check_epoch
 from rdu_batch.runner.job_context import JobContext
 from rdu_batch.runner.leases import Answer, Lease, LeaseDone, SealDone, SealTask, Task
-from rdu_batch.runner.outcomes import Totals, read_outcomes
+from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.row_run import RowRunner, give_up
 from rdu_batch.runner.run_layout import SEGMENTS_FOLDER, SegmentName
-from rdu_batch.runner.sealing import LineSpool, seal_shard
+from rdu_batch.runner.sealing import LineSpool, seal_shard, seal_spool
 from rdu_batch.runner.segments import merge_segments
 from rdu_batch.runner.session_folder import spool_path
 from rdu_batch.runner.time_spent import TaskClock, TimeSpent
@@ -141,7 +141,8 @@ class LeaseRunner:
         self._clock = TaskClock()
         if isinstance(task, SealTask):
             return self._seal(task)
-        spool = LineSpool(spool_path(self._spool_folder, task.lease_id))
+        # Each line outlives this process, whose last row may be the next one.
+        spool = LineSpool(spool_path(self._spool_folder, task.lease_id), outlives=True)
         with spool:
             totals = self._run_rows(task, spool, watch or _Unwatched(), should_stop)
         self._clock.has_read()
@@ -149,7 +150,7 @@ class LeaseRunner:
         covers_shard = task.covers_shard and end_row == task.end_row
         self._check_epoch()
         if covers_shard:
-            self._seal_spool(task, spool)
+            seal_spool(self._store, self._plan, self._plan.shard(task.shard), spool, totals)
         elif spool.num_rows:
             self._put_segment(task, end_row, spool)
         spool.path.unlink(missing_ok=True)
@@ -179,7 +180,6 @@ class LeaseRunner:
             watch.end(self._clock.spent)
             totals.count(outcome)
             spool.write(outcome.to_bytes())
-            spool.flush()  # Before the next row, which may be this process's last.
         return totals
 
     def _check_epoch(self) -> None:
@@ -196,10 +196,6 @@ class LeaseRunner:
             spool.sha256,
         )
         self._store.put_file(segment.name, str(spool.path))
-
-    def _seal_spool(self, lease: Lease, spool: LineSpool) -> None:
-        with spool.path.open("rb") as lines:
-            seal_shard(self._store, self._plan, self._plan.shard(lease.shard), read_outcomes(lines))
 
     def _seal(self, task: SealTask) -> SealDone:
         self._check_epoch()

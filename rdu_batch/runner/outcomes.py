@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The end of one row: a prediction or a dead letter.
+class Outcome(NamedTuple):
+    """The end of one row: a prediction or a dead letter. A tuple, as one is made for each row.
 
     ``label`` is the finish reason of a prediction, of each sample if there are several, with commas
     between; or the reason class of a dead letter.
@@ -54,6 +53,16 @@ class Outcome:
         if kind != b"D":
             raise ValueError(f"an outcome begins with P or D, found {segment_line[:20]!r}")
         return cls(False, label.decode("ascii"), line)
+
+
+def published_line(segment_line: bytes) -> tuple[bool, bytes]:
+    """Whether a segment line holds a prediction, and the line that is published of it.
+
+    For segment lines of this process's own; ``Outcome.from_bytes`` reads those of others.
+    """
+    if segment_line.startswith(b"P "):
+        return True, segment_line.split(b" ", 4)[4]
+    return False, segment_line.split(b" ", 2)[2]
 
 
 def read_outcomes(lines: Iterable[bytes]) -> Iterator[Outcome]:

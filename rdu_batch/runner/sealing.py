@@ -14,12 +14,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from rdu_batch.errors import OutputMismatch, StoreError
 from rdu_batch.job.plan import Plan, Shard
 from rdu_batch.runner.commits import CommitRecord, SealedFile, create_commit, publish
-from rdu_batch.runner.outcomes import Outcome, Totals
+from rdu_batch.runner.outcomes import Outcome, Totals, published_line
 from rdu_batch.runner.run_layout import sealed
 from rdu_batch.storage.store import Store
 
@@ -27,13 +27,22 @@ from rdu_batch.storage.store import Store
 class LineSpool:
     """Lines written to a local file, with the row count, size and sha256 of what was written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, outlives: bool = False) -> None:
+        """Make the file.
+
+        Args:
+            path: of the file.
+            outlives: hand each line to the operating system, which keeps it whoever dies.
+
+        Raises:
+            StoreError: it cannot be made. Ends the job.
+        """
         self.path = path
         self.num_rows = 0
         self.num_bytes = 0
         self._sha256 = hashlib.sha256()
         try:
-            self._file = path.open("wb")
+            self._file: BinaryIO = path.open("wb", buffering=0 if outlives else -1)
         except OSError as error:
             raise _no_scratch(path, error) from error
 
@@ -44,23 +53,15 @@ class LineSpool:
             StoreError: the local disk failed or is full. Ends the job.
         """
         try:
-            self._file.write(line)
+            written = self._file.write(line)
+            # What is handed over at once may be taken in parts, by a disk that is nearly full.
+            while written < len(line):
+                written += self._file.write(line[written:])
         except OSError as error:
             raise _no_scratch(self.path, error) from error
         self._sha256.update(line)
         self.num_rows += 1
         self.num_bytes += len(line)
-
-    def flush(self) -> None:
-        """Hand all lines to the operating system, which keeps them whoever dies.
-
-        Raises:
-            StoreError: the local disk failed or is full. Ends the job.
-        """
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise _no_scratch(self.path, error) from error
 
     @property
     def sha256(self) -> str:
@@ -106,24 +107,57 @@ def seal_shard(
         OutputMismatch: the commit record that stands is of another plan. Ends the job.
         StoreError: the store failed. Ends the job.
     """
-    with tempfile.TemporaryDirectory(prefix="rdu-batch-seal-") as folder:
-        totals = Totals()
-        missing: list[tuple[int, int]] = []
-        part = LineSpool(Path(folder, "part"))
-        dead = LineSpool(Path(folder, "dead"))
-        with part, dead:
-            for row, outcome in enumerate(outcomes, start=shard.first_row):
-                if outcome is None:
-                    _extend(missing, row)
-                    continue
-                totals.count(outcome)
-                (part if outcome.is_prediction else dead).write(outcome.line)
-        if missing:
-            return missing
-        record = _put_and_commit(store, plan, shard, part, dead, totals)
-    check_plan(store, record, plan)
-    publish(store, record, plan)
-    return record
+    totals = Totals()
+    missing: list[tuple[int, int]] = []
+    with _ShardFiles() as files:
+        for row, outcome in enumerate(outcomes, start=shard.first_row):
+            if outcome is None:
+                _extend(missing, row)
+                continue
+            totals.count(outcome)
+            (files.part if outcome.is_prediction else files.dead).write(outcome.line)
+        return missing or files.seal(store, plan, shard, totals)
+
+
+def seal_spool(
+    store: Store, plan: Plan, shard: Shard, spool: LineSpool, totals: Totals
+) -> CommitRecord:
+    """Seal, commit and publish a shard whose every row was just written to a spool, and counted.
+
+    Raises:
+        OutputMismatch: the commit record that stands is of another plan. Ends the job.
+        StoreError: the store failed. Ends the job.
+    """
+    with _ShardFiles() as files, spool.path.open("rb") as lines:
+        for segment_line in lines:
+            is_prediction, line = published_line(segment_line)
+            (files.part if is_prediction else files.dead).write(line)
+        return files.seal(store, plan, shard, totals)
+
+
+class _ShardFiles:
+    """The two files of a shard while they are made, on local disk."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="rdu-batch-seal-")
+        self.part = LineSpool(Path(self._folder.name, "part"))
+        self.dead = LineSpool(Path(self._folder.name, "dead"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.part.close()
+        self.dead.close()
+        self._folder.cleanup()
+
+    def seal(self, store: Store, plan: Plan, shard: Shard, totals: Totals) -> CommitRecord:
+        self.part.close()
+        self.dead.close()
+        record = _put_and_commit(store, plan, shard, self.part, self.dead, totals)
+        check_plan(store, record, plan)
+        publish(store, record, plan)
+        return record
 
 
 def check_plan(store: Store, record: CommitRecord, plan: Plan) -> None:

@@ -1,6 +1,8 @@
 """Segments, sealing and commit records on a local store: what counts, what is absent, who wins."""
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from rdu_batch.errors import OutputMismatch
 from rdu_batch.job.plan import Plan
 from rdu_batch.runner.commits import CommitRecord, committed_shards, publish
-from rdu_batch.runner.outcomes import Outcome, Totals
+from rdu_batch.runner.outcomes import Outcome, Totals, published_line
 from rdu_batch.runner.run_layout import SegmentName
 from rdu_batch.runner.sealing import seal_shard
 from rdu_batch.runner.segments import (
@@ -48,17 +50,20 @@ def put(store, outcomes, *, first_row=0, lease=0, epoch=1, shard=0):
     return name
 
 
+LABELS = st.from_regex(r"[a-z_]+", fullmatch=True)
+LINES = st.binary().map(lambda content: content.replace(b"\n", b" ") + b"\n")
+COUNTS = st.integers(0, 10**9)
+
+
 @given(
-    st.builds(
-        Outcome,
-        st.booleans(),
-        st.from_regex(r"[a-z_]+", fullmatch=True),
-        st.binary().map(lambda content: content.replace(b"\n", b" ") + b"\n"),
-    )
+    st.builds(Outcome, st.just(True), LABELS, LINES, COUNTS, COUNTS)
+    | st.builds(Outcome, st.just(False), LABELS, LINES, st.just(0), st.just(0))
 )
 def test_an_outcome_survives_its_segment_line(outcome):
     """Any bytes but a newline may stand in a line."""
-    assert Outcome.from_bytes(outcome.to_bytes()) == outcome
+    segment_line = outcome.to_bytes()
+    assert Outcome.from_bytes(segment_line) == outcome
+    assert published_line(segment_line) == (outcome.is_prediction, outcome.line)
 
 
 def test_a_carriage_return_inside_a_line_does_not_cut_it(store):
@@ -166,3 +171,27 @@ def test_totals_add_up_in_any_order():
     left.add(right)
     assert left.to_json() == whole.to_json()
     assert whole.rows == whole.predictions + whole.dead == 3
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from rdu_batch.errors import StoreError
+from rdu_batch.runner.sealing import LineSpool
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+spool = LineSpool(Path(sys.argv[1]), outlives=True)
+try:
+    while True:
+        spool.write(b"x" * 299 + b"\\n")
+except StoreError as error:
+    print(spool.num_rows, error)
+"""
+
+
+def test_a_line_that_a_full_disk_took_half_of_is_not_counted(tmp_path):
+    """A disk takes what still fits; the rest is an error, not a shorter line."""
+    path = tmp_path / "spool"
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith(f"3 the scratch file {path} cannot be written: File too large.")
+    assert path.stat().st_size == 1000
