@@ -11,7 +11,10 @@ settings.load_profile("rdu_batch")
 
 HERE = Path(__file__).parent
 #: Tests of these folders and files share what takes long to make: compiled models, finished jobs.
+#: The first that holds a test counts.
 ONE_PROCESS = (
+    HERE / "sessions" / "samba",
+    HERE / "sessions" / "rdu_engine",
     HERE / "sessions",
     HERE / "runner" / "test_audit.py",
     HERE / "runner" / "test_retry_dead.py",
@@ -23,6 +26,6 @@ ONE_PROCESS = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share something in one process."""
     for item in items:
-        for place in ONE_PROCESS:
-            if place in (item.path, *item.path.parents):
-                item.add_marker(pytest.mark.xdist_group(place.name))
+        places = (place for place in ONE_PROCESS if item.path.is_relative_to(place))
+        if (place := next(places, None)) is not None:
+            item.add_marker(pytest.mark.xdist_group(place.name))

@@ -236,6 +236,7 @@ def test_graphs_with_a_cache_print_the_same(tutorial: Tutorial) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.all_only
 def test_the_same_commands_on_inductor_and_eager_print_the_same(tutorial: Tutorial) -> None:
     """With the exact GELU, in fp32; SambaFlow's flags are refused with a reason."""
     words = ["--kind", "inductor", "--dtype", "fp32", "--gelu", "erf", "--output-folder", "OUT"]

@@ -59,7 +59,11 @@ def changed(local: LocalArtifact, folder: Path, **changes: Any) -> LocalArtifact
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"), [("gpt2", {"activation_function": "gelu"}), ("llama", {})]
+    ("family", "changes"),
+    [
+        ("gpt2", {"activation_function": "gelu"}),
+        pytest.param("llama", {}, marks=pytest.mark.all_only),
+    ],
 )
 def test_greedy_tokens_are_those_of_a_plain_model(
     family: str,

@@ -208,14 +208,12 @@ def test_numbers_that_the_device_cannot_compute_end_the_row_alone(session: Any) 
     assert greedy(session, prompt_of(9), 5) == wanted
 
 
+@pytest.mark.all_only
 @pytest.mark.parametrize(
     ("own", "other", "said"),
     [
         ("samba_cached", "samba", r"holds no graphs with a cache, its note says \{'batch_size'"),
-        pytest.param(
-            *("samba", "samba_cached", r"holds graphs with a cache, of lengths \[8, 16, 48\]"),
-            marks=pytest.mark.all_only,
-        ),
+        ("samba", "samba_cached", r"holds graphs with a cache, of lengths \[8, 16, 48\]"),
     ],
 )
 def test_a_pef_of_another_form_than_its_note_says_is_refused(

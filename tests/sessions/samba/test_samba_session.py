@@ -107,6 +107,7 @@ def test_numbers_that_the_device_cannot_compute_end_the_row_alone(session: Any) 
     assert greedy(session, PROMPT, 5) == wanted
 
 
+@pytest.mark.all_only
 def test_a_device_that_fails_breaks_the_session_and_its_process_has_no_other(
     artifact: LocalArtifact, open_on_stand_in: Callable[..., Any]
 ) -> None:
@@ -158,6 +159,7 @@ def test_sigterm_ends_the_process_as_an_exit_does(
     assert session.process.wait(timeout=30) == 128 + signal.SIGTERM
 
 
+@pytest.mark.all_only
 def test_a_pef_for_another_runtime_is_for_another_target(
     artifact: LocalArtifact, open_on_stand_in: Callable[..., Any]
 ) -> None:
