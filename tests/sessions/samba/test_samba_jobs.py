@@ -85,18 +85,22 @@ def poison_id(artifact: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.all_only
+@pytest.mark.parametrize(
+    "graphs", [("--graphs", "single"), ("--graphs", "cached", "--prefill_lengths", "4,8,48")]
+)
 def test_a_job_gives_the_predictions_of_an_eager_one_and_isolates_its_dead_rows(
     tmp_path: Path,
     tiny_checkpoint: Callable[[str], Path],
     exact_config: Path,
     rdu_batch: Callable[..., tuple[int, dict[str, Any]]],
+    graphs: tuple[str, ...],
 ) -> None:
     """The tutorial's folder and PEF, greedy and sampled rows, two dead ones, then a no-op."""
     model = tiny_checkpoint("gpt2")
     pef = tmp_path / "out" / "inference" / "inference.pef"
     shape = ["--dtype", "fp32", "--max_seq_length", "48"]
     code, _ = rdu_batch(
-        *("compile", model, "--inference", "--kind", "samba", *shape),
+        *("compile", model, "--inference", "--kind", "samba", *graphs, *shape),
         *("--output-folder", tmp_path / "out", "--pef-name", "inference"),
     )
     assert code == 0
