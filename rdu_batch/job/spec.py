@@ -118,8 +118,8 @@ class SessionSpec(_Section):
     )
 
     kind: NonEmpty = "inductor"
-    """Kind of session: inductor (compiled), eager (plain transformers), fake (no model), or the
-    name of a plug-in."""
+    """Kind of session: inductor (compiled), samba or rdu_engine (SambaNova's RDU), eager (plain
+    transformers), fake (no model), or the name of a plug-in."""
 
     artifact: NonEmpty | None = None
     """URL of the folder that `rdu-batch compile` wrote. Needed by every kind but fake. {date} is
@@ -221,7 +221,7 @@ class WorkersSpec(_Section):
     """GPUs of one worker, as Ray counts them."""
 
     resources: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Custom Ray resources of one worker, such as {rdu: 1}."""
+    """Custom Ray resources of one worker, such as {RDU: 1}."""
 
 
 class LimitsSpec(_Section):

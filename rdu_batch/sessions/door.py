@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class SessionInfo:
     """What a session can hold, and what it runs on."""
 
-    #: Name of the kind: ``inductor``, ``samba``, ``eager``, ``fake`` or a plug-in's.
+    #: Name of the kind: ``inductor``, ``samba``, ``rdu_engine``, ``eager``, ``fake``; or a plug-in.
     kind: str
     #: Positions of the key/value cache: prompt and generated tokens together.
     max_seq_length: int

@@ -17,6 +17,7 @@ from rdu_batch.sessions.graph_session import GraphSession, end_by_exit_on_sigter
 from rdu_batch.sessions.rdu_engine.engine import RUNTIME, load_rdu_engine
 from rdu_batch.sessions.rdu_engine.graphs import EngineGraphs
 from rdu_batch.sessions.samba.pef import PefNote
+from rdu_batch.sessions.samba.tile_lease import lease_tiles
 
 if TYPE_CHECKING:
     from rdu_batch.sessions.artifact import LocalArtifact
@@ -35,6 +36,7 @@ class RduEngineSession(GraphSession):
             SessionBroken: the device failed.
         """
         artifact = local.artifact
+        lease_tiles()
         engine = load_rdu_engine()
         note = PefNote.read(local)
         if note.graph != "cached":

@@ -10,8 +10,8 @@ session is opened (``session.py``).
 Promises: the calls to SambaFlow are the documented ones, in the documented order; one process opens
 one session. A single graph computes all positions again for each token, and all their logits come
 to the host; with a cache a token costs one position, and (1, V) logits come.
-Does not: import SambaFlow before a session is opened or a model compiled; pin tiles, which is the
-scheduler's part (Slurm, or SF_RNT_TILE_AFFINITY in the environment).
+Does not: import SambaFlow before a session is opened or a model compiled; choose tiles, other than
+among those that the operator lists (``tile_lease.py``): Slurm does, or SambaFlow.
 
 Written to SambaNova's public documentation, and tested with a stand-in under ``tests/``; it has
 never run on an RDU.

@@ -19,6 +19,7 @@ from rdu_batch.sessions.graph_session import GraphSession, end_by_exit_on_sigter
 from rdu_batch.sessions.samba.flow import load_sambaflow
 from rdu_batch.sessions.samba.forms import FORMS
 from rdu_batch.sessions.samba.pef import PefNote, run_argv, set_up
+from rdu_batch.sessions.samba.tile_lease import lease_tiles
 
 if TYPE_CHECKING:
     from rdu_batch.sessions.artifact import LocalArtifact
@@ -45,6 +46,7 @@ class SambaSession(GraphSession):
             SessionBroken: the device failed, or this process has had its session.
         """
         artifact = local.artifact
+        lease_tiles()
         flow = load_sambaflow()
         note = PefNote.read(local)
         # Absolute: the runtime may look from another folder.

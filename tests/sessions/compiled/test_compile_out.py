@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,10 @@ from rdu_batch.sessions.compile_out import check_out
 from rdu_batch.sessions.plain_model import check_causal, read_config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from rdu_batch.sessions.artifact import LocalArtifact
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "model.safetensors", "other/artifact.json"])
@@ -35,6 +39,18 @@ def test_an_empty_place_and_an_interrupted_compile_are_fine_and_stay_as_they_are
     check_out(str(tmp_path))
     files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"weights.safetensors", "decode.pt2", "tokenizer.json", "config.json"}
+
+
+@pytest.mark.parametrize("kind", ["samba", "samba_cached"])
+def test_a_compile_for_the_rdu_that_was_interrupted_may_be_begun_again(
+    tmp_path: Path, tiny_artifact: Callable[[str, str], LocalArtifact], kind: str
+) -> None:
+    """Killed before it wrote artifact.json, it leaves the PEF, its note, and all the rest."""
+    local = tiny_artifact(kind, "gpt2")
+    assert {"artifact.pef", "samba.json"} < local.artifact.files.keys()
+    for name in local.artifact.files:
+        shutil.copy(local.path(name), tmp_path)
+    check_out(str(tmp_path))
 
 
 def test_a_place_that_is_a_file_is_found_before_the_work(tmp_path: Path) -> None:
