@@ -50,8 +50,15 @@ def open_executor(
     from rdu_batch.runner import ray_executor
 
     # Standard output is for programs: what Ray prints, of dead actors say, is for people.
-    with redirect_stdout(sys.stderr), _connected(address, stop, progress):
+    wanted = context.spec.workers
+    with redirect_stdout(sys.stderr), _connected(address, wanted, stop, progress):
         workers = ray_executor.RayExecutor(context)
+        if missing := workers.missing_resources():
+            progress.phase(
+                f"the cluster cannot give what one worker asks for: {', '.join(missing)}; waiting "
+                "for a node that can (`ray start --resources=...`); the workers block of the job "
+                "file, or --set workers.resources={}, asks for less"
+            )
         try:
             yield workers
         finally:
@@ -59,14 +66,21 @@ def open_executor(
 
 
 @contextmanager
-def _connected(address: str | None, stop: StopRequest, progress: Progress) -> Iterator[None]:
+def _connected(
+    address: str | None, wanted: WorkersSpec, stop: StopRequest, progress: Progress
+) -> Iterator[None]:
     from rdu_batch.runner.ray_connection import RayConnection
 
-    connection = RayConnection(address)
+    # A Ray for this run alone stands for a machine that has what the workers ask for.
+    count = wanted.count if isinstance(wanted.count, int) else wanted.min
+    resources = {name: amount * count for name, amount in wanted.resources.items()}
+    connection = RayConnection(address, resources)
     try:
         with stop.raising():
             progress.phase("connecting to Ray")
             connection.open()
+            # Ray's core handles SIGTERM, too, by telling of it at length.
+            stop.listen()
         yield
     finally:
         connection.close()

@@ -7,13 +7,18 @@ listens. Does not: start workers; see ``ray_executor.py``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
 import threading
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rdu_batch.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 #: Object store of a Ray that this program starts itself; only small messages go through it.
 LOCAL_OBJECT_STORE_BYTES = 100 << 20
@@ -24,15 +29,16 @@ REACH_TIMEOUT_S = 10.0
 class RayConnection:
     """A connection of this process, which can have one at a time."""
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, resources: Mapping[str, float] | None = None) -> None:
         """Nothing is reached yet.
 
         Args:
             address: ``local`` starts a Ray; ``auto``, ``ray://...`` or ``host:port`` connects; None
                 follows Ray's own rule (RAY_ADDRESS, then a running cluster, then a new local one).
+            resources: custom ones that a Ray that is started here has; a running one has its own.
         """
         self._address = address
-        self._thread = _ConnectingThread(address)
+        self._thread = _ConnectingThread(address, resources or {})
 
     def open(self) -> None:
         """Reach the cluster, or start one on this machine; a signal's handler may raise in here.
@@ -70,9 +76,9 @@ class _ConnectingThread(threading.Thread):
     them together with it.
     """
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, resources: Mapping[str, float]) -> None:
         super().__init__(name="Ray connection", daemon=True)
-        self._address = address
+        self._address, self._resources = address, resources
         #: Set once there is a connection, or why there is none.
         self.is_over = threading.Event()
         self.failure: BaseException | None = None
@@ -84,7 +90,8 @@ class _ConnectingThread(threading.Thread):
     def run(self) -> None:
         """Connect, and wait for the end."""
         try:
-            _connect(self._address)
+            with _children_in_groups_of_their_own():
+                _connect(self._address, self._resources)
         except BaseException as failure:  # noqa: BLE001 - raised again where it is waited for
             self.failure = failure
         with self._lock:
@@ -106,30 +113,72 @@ class _ConnectingThread(threading.Thread):
             self.join()
 
 
+_forking = threading.local()
+
+
+@contextmanager
+def _children_in_groups_of_their_own() -> Iterator[None]:
+    """Inside, what this thread starts with a ``preexec_fn``, as Ray does, gets a process group.
+
+    Who stops a run by a signal to its whole group, as ``timeout`` does, would end Ray first, and
+    Ray's end aborts its driver in the middle of stopping.
+    """
+    _register_group_hook()
+    _forking.for_ray = True
+    try:
+        yield
+    finally:
+        _forking.for_ray = False
+
+
+@functools.cache
+def _register_group_hook() -> None:
+    os.register_at_fork(after_in_child=_leave_group)
+
+
+def _leave_group() -> None:
+    if getattr(_forking, "for_ray", False):
+        os.setpgid(0, 0)
+
+
 def _shut_down() -> None:
     import ray
 
     ray.shutdown()
 
 
-def _connect(address: str | None) -> None:
+def _connect(address: str | None, resources: Mapping[str, float]) -> None:
     # What Ray says of a start outside the main thread is known here.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    import ray
     from ray.exceptions import RayError
 
-    options: dict[str, Any] = {}
-    if address == "local":
-        options = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
+        if address == "local":
+            _start_local(resources)
+        elif address is None and not os.environ.get("RAY_ADDRESS"):
+            try:
+                _init(address="auto")
+            except ConnectionError:
+                _start_local(resources)
+        else:
+            _init(address=address)
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise _unreachable(address, error) from error
+
+
+def _start_local(resources: Mapping[str, float]) -> None:
+    _init(
+        address="local",
+        object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        resources=dict(resources),
+    )
+
+
+def _init(**options: Any) -> None:
+    import ray
+
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
 
 
 def _check_reachable(address: str) -> None:

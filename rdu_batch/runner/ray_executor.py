@@ -115,6 +115,16 @@ class RayExecutor:
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return _num_slots(cluster, self._wanted)
 
+    def missing_resources(self) -> list[str]:
+        """What one worker reserves and the whole cluster has less of now, in words."""
+        cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        wants = _wants(self._wanted)
+        return [
+            f"{name} {want:g} (it has {cluster.get(name, 0.0):g})"
+            for name, want in wants.items()
+            if cluster.get(name, 0.0) < want
+        ]
+
     def start_worker(self, worker_id: int) -> None:
         """Create the actor and call ``open`` on it."""
         actor: Any = self._actor_class.remote(self._context_json, worker_id)
@@ -213,8 +223,13 @@ def draining_nodes() -> frozenset[str]:
     return frozenset(tell()) if tell is not None else frozenset()
 
 
+def _wants(workers: WorkersSpec) -> dict[str, float]:
+    """What one worker reserves, by Ray's names."""
+    return {"CPU": workers.cpus, "GPU": workers.gpus, **workers.resources}
+
+
 def _num_slots(cluster: dict[str, float], workers: WorkersSpec) -> int:
     """How many workers the cluster's resources hold at once; at least 1."""
-    wants = {"CPU": workers.cpus, "GPU": workers.gpus, **workers.resources}
+    wants = _wants(workers)
     slots = [cluster.get(name, 0.0) // want for name, want in wants.items() if want > 0]
     return max(1, int(min(slots, default=1)))

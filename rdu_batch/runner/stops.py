@@ -2,12 +2,14 @@
 
 While a run plans and connects, where every step is whole or absent, a stop raises ``Interrupted``
 at once. While leases are out it only sets a flag, which the driver's loop looks at: raising in the
-middle of a callback of Ray would leave its state undefined. A second signal raises in any case.
+middle of a callback of Ray would leave its state undefined. A second signal raises in any case, but
+for one that comes with the first: ``timeout`` signals the process and then its whole group.
 """
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +17,9 @@ from types import FrameType
 from rdu_batch.errors import Interrupted
 
 _NAMES = {signal.SIGALRM: "the deadline (limits.deadline_s)"}
+
+#: Signals within so long of the first are the same request.
+SAME_REQUEST_S = 0.5
 
 
 class StopRequest:
@@ -24,6 +29,7 @@ class StopRequest:
         #: Why to stop, in words; None while the run goes on.
         self.reason: str | None = None
         self._raises = False
+        self._first_s = 0.0
 
     def is_requested(self) -> bool:
         """True once a stop was asked for."""
@@ -64,10 +70,14 @@ class StopRequest:
             self._raises = False
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        is_second = self.reason is not None
+        is_first, now_s = self.reason is None, time.monotonic()
+        if is_first:
+            self._first_s = now_s
+        elif now_s - self._first_s < SAME_REQUEST_S:
+            return
         self.reason = _NAMES.get(signal.Signals(number), signal.Signals(number).name)
-        # Whoever asks twice does not want to wait for a row to end.
-        if self._raises or is_second:
+        # Whoever asks again does not want to wait for a row to end.
+        if self._raises or not is_first:
             self.check()
 
     def check(self) -> None:

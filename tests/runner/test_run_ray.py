@@ -25,6 +25,9 @@ def test_any_number_of_workers_publishes_the_same_bytes(
             arguments += ["--executor", "inline"]
         else:
             arguments += ["--address", "local", "--set", f"workers.count={how}"]
+        if how == 2:
+            # A Ray for this run alone stands for a machine that has what its workers ask for.
+            arguments += ["--set", "workers.resources={RDU: 1}"]
         done = job.run(*arguments)
         assert done.returncode == 0, done.stderr
         assert read_last_json(done)["workers"] == (1 if how == "inline" else how)
@@ -48,11 +51,11 @@ def test_workers_whose_canary_differs_are_refused_and_the_job_stops(job, make_li
 @pytest.mark.slow
 def test_a_cluster_without_room_for_one_worker_is_a_named_failure(job, make_lines):
     """Resources that never come: exit 10 after the start timeout, naming the workers block."""
-    workers = {"count": 1, "resources": {"RDU": 1}}
+    workers = {"count": 1, "cpus": 1000}
     job.write(make_lines(4), workers=workers, limits={"start_timeout_s": 2.0})
     done = job.run("--address", "local")
     assert done.returncode == 10
-    assert "workers block" in done.stderr
+    assert "one worker asks for: CPU 1000 (it has " in done.stderr
 
 
 def wait_for(condition, timeout_s=60.0):

@@ -26,7 +26,12 @@ def started(job):
         job.write(lines, rows_per_shard=20)
         command = job.command("run", job.path, *how)
         running = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ,
+            process_group=0,
         )
         processes.append(running)
         return running
@@ -61,6 +66,7 @@ def check_stopped(running, told, signal_name):
     assert json.loads(stdout.strip().splitlines()[-1])["exit"] == 12
     assert f"stopped by {signal_name}" in stderr
     assert "Traceback" not in stderr
+    assert "SIGTERM received" not in stderr, "Ray's own handler took the signal"
 
 
 def test_a_stop_in_the_middle_of_planning(started, job):
@@ -89,11 +95,23 @@ def test_a_stop_while_ray_starts(started, job, kind):
         time.sleep(0.01)
 
 
-def test_a_stop_while_sessions_open(started, job):
-    """The account has what the opening took."""
+def end_process(pid):
+    """As a person does."""
+    os.kill(pid, signal.SIGTERM)
+
+
+def end_process_and_group(pid):
+    """As ``timeout`` does."""
+    os.kill(pid, signal.SIGTERM)
+    os.killpg(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [end_process, end_process_and_group])
+def test_a_stop_while_sessions_open(started, job, end):
+    """The account has what the opening took. Ray gets no signal: its end aborts its driver."""
     running = started("--address", "local", "--set", "workers.count=2")
     told = read_until(running, "starting 2 workers")
-    running.send_signal(signal.SIGTERM)
+    end(running.pid)
     check_stopped(running, told, "SIGTERM")
     seconds = json.loads((job.output / "_run/results/000001.json").read_text())["worker_seconds"]
     assert seconds["total_s"] == seconds["session_start_s"]
