@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 @click.option("--out", metavar="URL", help="Folder of the artifact: a path or any fsspec URL.")
 @click.option(
     "--dtype", type=click.Choice(["bf16", "fp32"]),
-    help="Type of the weights. [default: bf16; fp32 of kind samba, whose compiler takes the "
-    "weights as the tutorial has them and decides itself what the RDU computes in]",
+    help="Type of the weights. [default: bf16; fp32, as the tutorial has them, with --inference "
+    "and of kind samba, whose compiler decides itself what the RDU computes in]",
 )  # fmt: skip
 @click.option(
     "--weights", type=click.Choice(["plain", "int8"]), default="plain", show_default=True,
@@ -145,7 +145,12 @@ def _compile(
         cache_dir=options["cache_dir"],
         without_weights=without_weights,
     )
-    compiled = compile_artifact(source, out_url, _settings(options), say)
+    settings = _settings(options)
+    if settings.kind == "samba":
+        from rdu_batch.sessions.samba.flow import check_can_compile
+
+        check_can_compile()
+    compiled = compile_artifact(source, out_url, settings, say)
     artifact = compiled.artifact
     if not artifact.has_weights:
         say("compiled without weights: name them with `rdu-batch run --checkpoint_name FILE`")
@@ -170,7 +175,8 @@ def _settings(options: dict[str, Any]) -> CompileSettings:
     kind = options["kind"] or ("samba" if samba_flags(options, for_samba=False) else "inductor")
     chunk = options["prefill_chunk"]
     return CompileSettings(
-        dtype=options["dtype"] or ("fp32" if kind == "samba" else "bf16"),
+        dtype=options["dtype"]
+        or ("fp32" if kind == "samba" or options["inference"] is not None else "bf16"),
         max_seq_length=options["max_seq_length"],
         kind=kind,
         prefill_chunk=DEFAULT_PREFILL_CHUNK if chunk is None else chunk,

@@ -113,6 +113,33 @@ def _numbers(
     return words
 
 
+class TutorialRun(click.Command):
+    """The tutorial's form of ``run``: its errors name this form, and say what is compile's."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the words; ``--help`` of the hint is this form's."""
+        try:
+            return super().make_context(f"{info_name} --inference", args, parent, **extra)
+        except click.NoSuchOption as error:
+            from rdu_batch.cli.compile import compile_command
+
+            of_compile = {flag for one in compile_command.params for flag in one.opts}
+            # click cuts -o1 to -o.
+            if error.option_name not in {*of_compile, "-o"}:
+                raise
+            flag = "-o0/-o1" if error.option_name == "-o" else error.option_name
+            raise click.UsageError(
+                f"{flag} belongs to `rdu-batch compile`; the PEF holds it, so leave it out here",
+                ctx=error.ctx,
+            ) from error
+
+
 def whole_numbers(text: str | None, flag: str) -> tuple[int, ...]:
     """Numbers with commas between.
 

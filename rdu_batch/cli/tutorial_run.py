@@ -18,11 +18,12 @@ from click.core import ParameterSource
 
 from rdu_batch.cli.executor_options import executor_options
 from rdu_batch.cli.tutorial_flags import (
+    TutorialRun,
     batch_size_option,
     check_batch_size,
     spelled,
 )
-from rdu_batch.errors import Interrupted, RduBatchError, UsageError
+from rdu_batch.errors import Interrupted, RduBatchError, SpecError, UsageError
 
 if TYPE_CHECKING:
     from rdu_batch.job.spec import JobSpec
@@ -49,7 +50,7 @@ def has_output(arguments: list[str]) -> bool:
     return any(word == "--output" or word.startswith("--output=") for word in arguments)
 
 
-@click.command("run", short_help="the tutorial's command: print predictions")
+@click.command("run", cls=TutorialRun, short_help="the tutorial's command: print predictions")
 @click.option("--inference", is_flag=True, help="Required: this program does not train.")
 @click.option(
     "-p", "--pef", metavar="PATH", help="The PEF, or the folder of an artifact of any kind."
@@ -136,7 +137,11 @@ def _check(options: dict[str, Any]) -> None:
     if options["kind"]:
         from rdu_batch.sessions.registry import check_kind
 
-        check_kind(options["kind"])
+        try:
+            check_kind(options["kind"])
+        except SpecError as error:
+            problems = "; ".join(error.problems)
+            raise UsageError(problems.replace("session.kind", "--kind")) from error
     for name in ("pef", "data_dir"):
         if not options[name]:
             raise UsageError(f"--{name} is missing; `rdu-batch run --inference --help` explains it")
@@ -153,6 +158,9 @@ def _print_predictions(options: dict[str, Any], stdout: BinaryIO) -> None:
         examples = read_like_tutorial(options["data_dir"])[:count]
     else:
         examples = read_examples(options["data_dir"], count)
+    if not examples:
+        why = "--examples_to_generate is 0" if count == 0 else f"--data_dir {options['data_dir']}"
+        _say(f"no prompts: {why}{'' if count == 0 else ' holds none'}; nothing is generated")
     local = _artifact(options)
     predictions = continued(
         local,
@@ -172,6 +180,7 @@ def _print_predictions(options: dict[str, Any], stdout: BinaryIO) -> None:
 def _artifact(options: dict[str, Any]) -> LocalArtifact:
     """The artifact on this node, with weights, checked against what the command says of it."""
     from rdu_batch.sessions.artifact_store import fetch_artifact, folder_of_pef, read_artifact
+    from rdu_batch.sessions.registry import check_can_load
     from rdu_batch.sessions.same_model import check_same_model
     from rdu_batch.sessions.weight_binding import bind_weights
 
@@ -183,6 +192,9 @@ def _artifact(options: dict[str, Any]) -> LocalArtifact:
             f"--max_seq_length {length}: {url} was compiled for {described.max_seq_length}; leave "
             "it out, or compile the model for this length"
         )
+    if not options["output"]:
+        # A job's sessions are opened on other machines.
+        check_can_load(options["kind"] or described.kind)
     local = bind_weights(url, checkpoint, _say) if checkpoint else fetch_artifact(url)
     for line in check_same_model(
         local,
@@ -198,9 +210,13 @@ def _run_job(options: dict[str, Any], given: set[str]) -> int:
 
     if options["strict_tutorial"]:
         raise UsageError("--strict_tutorial: a job reads its rows in sorted order; leave it out")
+    if "examples_to_generate" in given and not options["examples_to_generate"]:
+        raise UsageError(
+            "--examples_to_generate 0: a job has at least one row; use --limit N, or leave it out"
+        )
     limit = options["limit"]
     if limit is None and "examples_to_generate" in given:
-        limit = options["examples_to_generate"] or None
+        limit = options["examples_to_generate"]
     if limit is None:
         _say("a job: all rows are run; --limit N runs the first N")
     spec = _spec(options, limit)
@@ -256,5 +272,9 @@ def _say(line: str) -> None:
 
 def _fail(error: RduBatchError) -> int:
     """Say it for people alone: programs have the exit code."""
-    _say(f"rdu-batch: error: {error}")
+    # Sessions advise in words of a job, which this form has flags for.
+    said = str(error).replace("--set session.kind=", "--kind ").replace("session.kind", "--kind")
+    _say(f"rdu-batch: error: {said}")
+    for note in getattr(error, "__notes__", ()):
+        _say(f"rdu-batch: note: {note}")
     return error.exit_code

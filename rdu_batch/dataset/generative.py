@@ -23,6 +23,8 @@ from rdu_batch.storage.store import open_object
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rdu_batch.dataset.listing import ListedFile
+
 PROMPT_KEY: Final = "prompt"
 _INLINE: Final = "--data_dir"
 _PIECE_BYTES: Final = 1 << 20
@@ -76,10 +78,34 @@ def _examples(data_dir: str) -> Iterator[Example]:
                 content = store.read(name)
         except ObjectMissing as error:
             raise InputError(f"{data_dir}: there is no such file") from error
-        yield from _of_document(_text(content, data_dir), data_dir)
+        text = _text(content, data_dir)
+        if _is_lines(text):
+            raise InputError(
+                f"{data_dir}: it holds one JSON object a line, wanted one object or an array of "
+                "them; name the file .jsonl"
+            )
+        yield from _of_document(text, data_dir)
     else:
-        for file in list_inputs([data_dir]):
+        for file in _listed(data_dir):
             yield from _of_lines(file.url, file.size_bytes)
+
+
+def _listed(data_dir: str) -> list[ListedFile]:
+    """The files that a place means; refusals in words of this command, which has no job file."""
+    try:
+        return list_inputs([data_dir])
+    except InputError as error:
+        wanted = f'name .jsonl files, each line an object such as {{"{PROMPT_KEY}": "text"}}'
+        raise InputError(str(error).replace("narrow input.urls", wanted)) from error
+
+
+def _is_lines(text: str) -> bool:
+    """Whether its first two lines are an object each, which no one document is."""
+    lines = [line for line in text.splitlines() if line.strip()][:2]
+    try:
+        return len(lines) == 2 and all(isinstance(json.loads(line), dict) for line in lines)
+    except ValueError:
+        return False
 
 
 def _of_document(text: str, place: str) -> Iterator[Example]:
@@ -157,7 +183,8 @@ def read_like_tutorial(data_dir: str) -> list[Example]:
     """All prompts of a local place, read and refused as the tutorial's program does.
 
     Whatever parses as JSON is one example, even the name of a file; a file is a ``.jsonl`` file; a
-    folder's files come as the file system gives them. Texts of errors are the tutorial's own.
+    folder's files come as the file system gives them. Texts of errors are the tutorial's own; one
+    of a line has a note (PEP 678) with its file and line, which the tutorial does not say.
 
     Raises:
         InputError: as the tutorial raises, or a prompt is no text. Ends the command (exit 4).
@@ -192,12 +219,23 @@ def _lines_like_tutorial(path: str) -> list[Example]:
     try:
         with Path(path).open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
-                examples.append(_like_tutorial(json.loads(line), f"{path}:{number}"))
-    except json.JSONDecodeError as error:
-        raise InputError(str(error)) from error
+                examples.append(_line_like_tutorial(line, f"{path}:{number}"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     return examples
+
+
+def _line_like_tutorial(line: str, place: str) -> Example:
+    try:
+        return _like_tutorial(json.loads(line), place)
+    except json.JSONDecodeError as error:
+        refusal = InputError(str(error))
+        refusal.add_note(f"this is in {place}")
+        raise refusal from error
+    except InputError as error:
+        if place not in str(error):
+            error.add_note(f"this is in {place}")
+        raise
 
 
 def _like_tutorial(document: Any, place: str) -> Example:

@@ -17,6 +17,10 @@ from rdu_batch.runner.stops import StopRequest
 ExecutorKind = Literal["ray", "inline"]
 
 
+#: Ray's own resources, of which a worker that asks for them as custom ones is refused.
+_NOT_CUSTOM = ("CPU", "GPU", "memory", "object_store_memory")
+
+
 @contextmanager
 def open_executor(
     kind: ExecutorKind,
@@ -73,7 +77,9 @@ def _connected(
 
     # A Ray for this run alone stands for a machine that has what the workers ask for.
     count = wanted.count if isinstance(wanted.count, int) else wanted.min
-    resources = {name: amount * count for name, amount in wanted.resources.items()}
+    resources = {
+        name: amount * count for name, amount in wanted.resources.items() if name not in _NOT_CUSTOM
+    }
     connection = RayConnection(address, resources)
     try:
         with stop.raising():

@@ -87,8 +87,8 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
             "no tokenizer: neither a config nor a checkpoint holds one; "
             "add --tokenizer or --model_name_or_path (a folder, a hub id or a .gguf file)"
         )
-    if source.checkpoint_name is not None and not Path(source.checkpoint_name).is_file():
-        raise InputError(f"--checkpoint_name {source.checkpoint_name}: there is no such file")
+    if source.checkpoint_name is not None:
+        checkpoint_file(source.checkpoint_name)
     config_path = _find(config or str(model), source.cache_dir, weights=False)
     weights_path = None if weights is None else _find(weights, source.cache_dir, weights=True)
     # A file of weights by name says nothing about generation, nor does the folder it lies in.
@@ -104,6 +104,32 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
     )
 
 
+def checkpoint_file(name: str) -> Path:
+    """The file of weights by name that ``--checkpoint_name`` means.
+
+    Raises:
+        InputError: there is none, or it is a folder. Ends the command (exit 4).
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise InputError(
+            f"--checkpoint_name {name}: this is a folder; name the file of weights in it, such as "
+            "model.safetensors or one that torch saved"
+        )
+    if not path.is_file():
+        raise InputError(f"--checkpoint_name {name}: there is no such file")
+    return path
+
+
+def is_path(place: str) -> bool:
+    """Whether a place can only be one on this machine, and no name such as ``org/model``."""
+    return (
+        place.startswith((".", "/", "~"))
+        or place.endswith(("/", ".json", ".gguf"))
+        or place.count("/") > 1
+    )
+
+
 def is_gguf(path: Path) -> bool:
     """Whether a path names a GGUF file."""
     return path.suffix == ".gguf"
@@ -114,8 +140,9 @@ def _find(place: str, cache_dir: str | None, *, weights: bool) -> Path:
     path = Path(place).expanduser()
     if path.exists():
         return path.absolute()
-    if path.suffix in (".gguf", ".json") or place.startswith((".", "/", "~")):
-        raise InputError(f"{place}: there is no such file or folder")
+    if is_path(place):
+        wanted_place = "folder" if place.endswith("/") else "file or folder"
+        raise InputError(f"{place}: there is no such {wanted_place}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -39,6 +39,12 @@ def read_named_weights(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # readers of foreign files raise all sorts
+        if path.suffix != ".safetensors" and not _begins_as_torch_saves(path):
+            # What torch says of such a file is about pickles, which it is not.
+            raise InputError(
+                f"{path}: this is no checkpoint, neither a .safetensors file nor one that torch "
+                "saved; save model.state_dict() with torch.save"
+            ) from error
         raise InputError(
             f"{path}: neither a safetensors file nor plain tensors saved by torch "
             f"({said(error)}); save model.state_dict() and nothing else"
@@ -52,6 +58,12 @@ def read_named_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: not a mapping from names to tensors; save model.state_dict()")
     _check_types(content, str(path))
     return content
+
+
+def _begins_as_torch_saves(path: Path) -> bool:
+    """Whether it begins as a zip file or, as older releases of torch save, a pickle."""
+    with path.open("rb") as stream:
+        return stream.read(4).startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _check_types(tensors: Mapping[str, Tensor], place: str) -> None:

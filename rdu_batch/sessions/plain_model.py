@@ -8,6 +8,7 @@ with ``weights_only``. Does not: patch or compile.
 from __future__ import annotations
 
 import io
+import re
 from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ _OTHER_TASKS = (
     *("ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification"),
     *("ForQuestionAnswering", "ForMultipleChoice", "EncoderModel"),
 )
+
+#: Masks that older releases of transformers saved beside a GPT-2's weights.
+_GPT2_BUFFER = re.compile(r"(?:^|\.)h\.\d+\.attn\.(?:masked_)?bias$")
 
 
 def read_config(path: Path) -> Any:
@@ -140,7 +144,7 @@ def _load_pretrained(path: Path, config: Any, dtype: torch.dtype) -> Any:
     except Exception as error:  # readers of foreign files raise all sorts
         raise InputError(f"{path}: transformers cannot load it: {said(error)}") from error
     model, info = loaded
-    _check_loading(info, str(path))
+    _check_loading(info, str(path), config)
     if place and hasattr(model.config, "quantization_config"):
         # It says how the file was, not how the weights are now.
         del model.config.quantization_config
@@ -194,9 +198,38 @@ def build_model(
                 ignore_mismatched_sizes=True,
             )
     except Exception as error:  # a config may be wrong in ways nobody foresaw
+        # transformers stumbles over some wrong shapes that it would otherwise report.
+        mismatched = _mismatched(model_class, config, tensors)
+        if mismatched:
+            found: dict[str, Any] = {"missing_keys": [], "unexpected_keys": []}
+            _check_loading({**found, "mismatched_keys": mismatched}, place, config)
         raise InputError(f"{place}: does not fit the config: {said(error)}") from error
-    _check_loading(info, place)
+    _check_loading(info, place, config)
     return model.eval()
+
+
+def _mismatched(
+    model_class: Any, config: Any, tensors: Mapping[str, Tensor]
+) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Tensors of other shapes than the config's: name, found and wanted shape."""
+    import torch
+
+    try:
+        with _quiet_transformers(), torch.device("meta"):
+            model = model_class(config)
+    except Exception:  # noqa: BLE001 - the caller has an error to raise, which says more
+        return []
+    wanted = {name: tuple(one.shape) for name, one in model.state_dict().items()}
+    # A checkpoint of the model without its head has names without the model's own prefix.
+    prefix = f"{model.base_model_prefix}."
+    found = {
+        name if name in wanted else prefix + name: tuple(one.shape) for name, one in tensors.items()
+    }
+    return [
+        (name, shape, wanted[name])
+        for name, shape in found.items()
+        if name in wanted and wanted[name] != shape
+    ]
 
 
 def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
@@ -232,10 +265,14 @@ def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
         raise InputError(f"{path}: its tokenizer has no tokenizer.json form; name another one")
 
 
-def _check_loading(info: Mapping[str, Any], place: str) -> None:
+def _check_loading(info: Mapping[str, Any], place: str, config: Any) -> None:
     """Refuse a model with any weight that is not the checkpoint's."""
     missing = sorted(info["missing_keys"])
-    unexpected = sorted(info["unexpected_keys"])
+    unexpected = sorted(
+        name
+        for name in info["unexpected_keys"]
+        if not (config.model_type == "gpt2" and _GPT2_BUFFER.search(name))
+    )
     misshapen = [
         f"{name} is {list(found)}, the config wants {list(wanted)}"
         for name, found, wanted in sorted(info["mismatched_keys"])

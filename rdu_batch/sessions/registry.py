@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import os
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
@@ -53,6 +54,22 @@ def check_kind(kind: str) -> None:
         SpecError: it is not; the message names those that are. Ends the job (exit 3).
     """
     _entry_point(kind)
+
+
+def check_can_load(kind: str) -> None:
+    """Check that what a built-in kind needs of an RDU's software is installed; imports nothing.
+
+    Raises:
+        ArtifactError: it is not; the message says what to install. Ends the command (exit 8).
+    """
+    if kind == "samba" and importlib.util.find_spec("sambaflow") is None:
+        from rdu_batch.sessions.samba.flow import load_sambaflow
+
+        load_sambaflow()
+    if kind == "rdu_engine" and importlib.util.find_spec("rdu_engine") is None:
+        from rdu_batch.sessions.rdu_engine.engine import load_rdu_engine
+
+        load_rdu_engine()
 
 
 def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> Session:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rdu_batch.errors import InputError, UsageError
+from rdu_batch.sessions.checkpoint import is_path
 
 if TYPE_CHECKING:
     from rdu_batch.sessions.artifact import LocalArtifact
@@ -38,7 +39,7 @@ def check_same_model(
 
     Raises:
         UsageError: the model or the tokenizer is another one. Ends the command (exit 2).
-        InputError: what is named cannot be read (exit 4).
+        InputError: what is named cannot be read, or is a path and not there (exit 4).
     """
     skipped = []
     for flag, name, check in (
@@ -50,6 +51,11 @@ def check_same_model(
         path = Path(name).expanduser()
         if path.exists():
             check(local, path)
+        elif is_path(name):
+            raise InputError(
+                f"{flag} {name}: there is no such file or folder; correct the path, or leave "
+                f"{flag} out, as the artifact holds its own"
+            )
         else:
             skipped.append(f"{flag} {name}: not looked up; the artifact holds its own")
     return skipped

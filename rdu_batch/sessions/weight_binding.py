@@ -28,6 +28,7 @@ from rdu_batch.sessions.artifact_store import (
     publish_artifact,
     read_artifact,
 )
+from rdu_batch.sessions.checkpoint import Checkpoint, checkpoint_file
 from rdu_batch.sessions.compile_out import check_out
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ def bind_weights(
             f"{url}: its weights are {compiled.weights}, made of the checkpoint it was compiled "
             "from; leave --checkpoint_name out, or compile that checkpoint"
         )
-    path = Path(checkpoint_name).expanduser()
-    if not path.is_file():
-        raise InputError(f"--checkpoint_name {checkpoint_name}: there is no such file")
+    path = checkpoint_file(checkpoint_name)
     decides = [_BINDING_VERSION, compiled.digest, file_entry(path).sha256]
     binding = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
@@ -112,7 +111,6 @@ def _bind(folder: Path, url: str, checkpoint: Path, binding: str) -> None:
 
 def _model_of(folder: Path, checkpoint: Path, dtype: str) -> object:
     """The plain model of the artifact's config and a checkpoint's weights."""
-    from rdu_batch.sessions.checkpoint import Checkpoint
     from rdu_batch.sessions.inductor.geometry import TORCH_DTYPES
     from rdu_batch.sessions.plain_model import load_model, read_config
 

@@ -353,6 +353,10 @@ def test_with_an_output_the_same_flags_are_a_job(tutorial: Tutorial, eager: str)
         (["--inference", "--max_seq_length", "-1"], "was compiled for 64"),
         (["--inference", "--data_dir", ""], "--data_dir is missing"),
         (["--inference", "--no-such-flag"], "No such option"),
+        (["--inference", "--no-such-flag"], "Try 'rdu-batch run --inference --help'"),
+        (["--inference", "--num-tiles", "4"], "--num-tiles belongs to `rdu-batch compile`"),
+        (["--inference", "-o1"], "-o0/-o1 belongs to `rdu-batch compile`"),
+        (["--inference", "--kind", "samb"], "--kind: unknown kind 'samb'"),
         ([], "trains, which this program does not do"),
     ],
 )

@@ -63,7 +63,9 @@ def test_without_such_flags_the_kind_is_inductor_and_a_log_level_changes_nothing
     base = ["--max_seq_length", "64"]
     plain = _settings(options_of(*base))
     assert (plain.kind, plain.dtype, plain.inference) == ("inductor", "bf16", True)
-    assert _settings(options_of(*base, "--log-level=debug", "--inference")) == plain
+    assert _settings(options_of(*base, "--log-level=debug")) == plain
+    as_they_are = _settings(options_of(*base, "--inference"))
+    assert (as_they_are.kind, as_they_are.dtype) == ("inductor", "fp32")
     samba = _settings(options_of(*base, "--kind", "samba", "--log_level", "error"))
     assert samba.samba_flags == ()
     loud = _settings(options_of(*base, "--kind", "samba", "--log-level", "debug"))
@@ -150,3 +152,11 @@ def test_gpt2_small_s_config_is_the_tutorial_s() -> None:
     shipped, usual = AutoConfig.from_pretrained(path).to_dict(), GPT2Config().to_dict()
     differences = {key for key in shipped if shipped[key] != usual.get(key)}
     assert differences <= {"_name_or_path", "architectures", "n_ctx", "task_specific_params"}
+
+
+def test_no_examples_are_no_job() -> None:
+    """Rather than all rows, which is what a job without a limit runs."""
+    words = ["--inference", "-p", "a", "--data-dir", "b", "--output", "c"]
+    context = tutorial_run.make_context("run", [*words, "--examples_to_generate", "0"])
+    with pytest.raises(UsageError, match="use --limit N, or leave it out"), context:
+        tutorial_run.invoke(context)

@@ -186,3 +186,23 @@ def test_what_parses_as_json_is_no_place_for_the_tutorial(
     with pytest.raises(InputError, match="argument of type 'int' is not iterable"):
         read_like_tutorial("123")
     assert prompts("123") == ["one"]
+
+
+def test_files_with_another_name_are_refused_in_words_of_this_command(tmp_path: Path) -> None:
+    """Which has no job file."""
+    write(tmp_path / "a.txt", "one")
+    with pytest.raises(InputError, match=r"a\.txt.*name \.jsonl files") as caught:
+        prompts(tmp_path / "a.txt")
+    assert "input.urls" not in str(caught.value)
+    write(tmp_path / "a.json", "one", "two")
+    with pytest.raises(InputError, match=r"name the file \.jsonl"):
+        prompts(tmp_path / "a.json")
+
+
+def test_a_note_names_the_line_that_the_tutorial_s_text_does_not(tmp_path: Path) -> None:
+    """The text stays as it is."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "a"}\n{"text": 1}\n')
+    with pytest.raises(InputError) as caught:
+        read_like_tutorial(str(path))
+    assert caught.value.__notes__ == [f"this is in {path}:2"]

@@ -314,3 +314,44 @@ def test_a_config_that_only_names_a_tokenizer_is_none(
     source = ModelSource(str(tmp_path / "gpt2"), config_name=str(config), without_weights=True)
     with pytest.raises(InputError, match="there is no tokenizer in it"):
         compile_artifact(source, str(tmp_path / "a"), SETTINGS)
+
+
+def test_a_smaller_model_s_checkpoint_is_refused_by_its_shapes(
+    bare: Artifact, model: Any, tmp_path: Path
+) -> None:
+    """With its tied head, at which transformers stumbles."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    small = GPT2LMHeadModel(GPT2Config(**{**model.config.to_dict(), "n_embd": 32}))
+    with pytest.raises(InputError, match=r"lm_head\.weight is \[\d+, 32\], .* \[\d+, 64\]"):
+        bind_weights(bare.url, save(tmp_path / "w.pt", small.state_dict()))
+
+
+def test_masks_that_older_releases_saved_are_no_weights(
+    bare: Artifact, model: Any, tmp_path: Path
+) -> None:
+    """Left out by name."""
+    state = weights_of(model)
+    for block in range(2):
+        state[f"transformer.h.{block}.attn.bias"] = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+        state[f"transformer.h.{block}.attn.masked_bias"] = torch.tensor(-1e4)
+    assert bind_weights(bare.url, save(tmp_path / "w.pt", state)).artifact.has_weights
+
+
+def test_what_is_no_file_of_weights_is_said_in_a_sentence(bare: Artifact, tmp_path: Path) -> None:
+    """A folder, and a text."""
+    with pytest.raises(InputError, match="this is a folder; name the file"):
+        bind_weights(bare.url, str(tmp_path))
+    (tmp_path / "w.pt").write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"w\.pt: this is no checkpoint, [^\n]*$"):
+        bind_weights(bare.url, str(tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("place", ["full2/", "jobs/x.json", "./a", "~/none", "a/b/c", "m.gguf"])
+def test_a_path_that_is_not_there_is_no_name_of_a_hub(bare: Artifact, place: str) -> None:
+    """In either command."""
+    local = LocalArtifact(Path(bare.url), bare)
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        check_same_model(local, config_name=None, tokenizer_name=place)
+    with pytest.raises(InputError, match="there is no such"):
+        compile_artifact(ModelSource(place), bare.url, SETTINGS)

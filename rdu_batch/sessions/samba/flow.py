@@ -7,6 +7,7 @@ as older releases do not have it. Does not: compile or run anything.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,22 @@ def load_sambaflow() -> SambaFlow:
         ) from error
     version = str(getattr(sambaflow, "__version__", "unknown"))
     return SambaFlow(samba, utils, op_fusion, parse_app_args, version)
+
+
+def check_can_compile() -> None:
+    """Check that SambaFlow is installed here, before there is an artifact; imports nothing.
+
+    Raises:
+        ArtifactError: it is not. Ends the command (exit 8).
+    """
+    if importlib.util.find_spec("sambaflow") is None:
+        raise ArtifactError(
+            "compile --kind samba needs SambaNova's SambaFlow, and there is no module sambaflow "
+            "here. It comes with the software of an RDU system, not from PyPI: install the package"
+            " sambaflow into the Python that runs this program. Without it, `--kind inductor` "
+            "(without SambaFlow's flags, such as --arch) compiles an artifact that runs on any "
+            "machine"
+        )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,10 @@ def test_compiling_for_the_rdu_ends_with_exit_8(
         ]
     )
     assert code == 8
-    assert "sambaflow" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "sambaflow" in said
+    assert "`--kind inductor`" in said
+    assert "opens any artifact" not in said
     assert not out.exists()
 
 
