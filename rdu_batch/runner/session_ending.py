@@ -32,7 +32,7 @@ def end_process(pid: int) -> bool:
     Returns:
         Whether the child was asked, and so chose its own status.
     """
-    is_asked = _catches_sigterm(pid)
+    is_asked = not _has_ended(pid) and _catches_sigterm(pid)
     if is_asked:
         os.kill(pid, signal.SIGTERM)
         latest_s = time.monotonic() + GRACE_S

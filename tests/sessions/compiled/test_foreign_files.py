@@ -75,7 +75,7 @@ def test_a_text_file_as_weights_is_named(llama: Path) -> None:
     """Old pickles read each byte as a command, and fail in many ways."""
     (llama / "x.pt").write_text("hello there\n")
     source = ModelSource(str(llama), checkpoint_name=str(llama / "x.pt"))
-    with pytest.raises(InputError, match=r"x\.pt: neither"):
+    with pytest.raises(InputError, match=r"x\.pt: this is no checkpoint, neither"):
         load(source)
 
 
