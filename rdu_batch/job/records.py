@@ -83,9 +83,8 @@ class Fields:
     texts: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One generation of a row; most jobs make one a row."""
+class Sample(NamedTuple):
+    """One generation of a row; most jobs make one a row. A tuple, as ``Row`` is."""
 
     text: str
     finish_reason: str
@@ -135,13 +134,8 @@ def prediction_line(
     """
     texts = fields.texts
     id_text = texts.get(id_field, "null") if id_field is not None else "null"
-    predictions = _one_or_list([_to_json_string(one.text) for one in samples])
-    finish_reasons = _one_or_list([f'"{one.finish_reason}"' for one in samples])
-    nums_generated = _one_or_list([str(one.num_generated_tokens) for one in samples])
-    line = (
-        f'{{"row":[{row.file_index},{row.line}],"id":{id_text}'
-        f',"prediction":{predictions},"finish_reason":{finish_reasons}'
-        f',"num_prompt_tokens":{num_prompt_tokens},"num_generated_tokens":{nums_generated}'
+    line = f'{{"row":[{row.file_index},{row.line}],"id":{id_text}' + _said_of(
+        samples, num_prompt_tokens
     )
     if samples[0].logprobs is not None:
         logprobs = [json.dumps(one.logprobs, separators=(",", ":")) for one in samples]
@@ -168,6 +162,24 @@ def dead_line(row: Row, *, reason: str, detail: str, id_text: str | None) -> byt
         f'{{"row":[{row.file_index},{row.line}],"id":{"null" if id_text is None else id_text}'
         f',"path":{_to_json_string(row.path)},"byte_offset":{row.byte_offset}'
         f',"reason":{_to_json_string(reason)},"detail":{_to_json_string(sound)}}}'
+    )
+
+
+def _said_of(samples: Sequence[Sample], num_prompt_tokens: int) -> str:
+    """The keys from ``prediction`` to ``num_generated_tokens``."""
+    if len(samples) == 1:  # nearly every job: no lists on the way
+        (one,) = samples
+        return (
+            f',"prediction":{_to_json_string(one.text)},"finish_reason":"{one.finish_reason}"'
+            f',"num_prompt_tokens":{num_prompt_tokens}'
+            f',"num_generated_tokens":{one.num_generated_tokens}'
+        )
+    predictions = ",".join(_to_json_string(one.text) for one in samples)
+    finish_reasons = ",".join(f'"{one.finish_reason}"' for one in samples)
+    nums_generated = ",".join(str(one.num_generated_tokens) for one in samples)
+    return (
+        f',"prediction":[{predictions}],"finish_reason":[{finish_reasons}]'
+        f',"num_prompt_tokens":{num_prompt_tokens},"num_generated_tokens":[{nums_generated}]'
     )
 
 

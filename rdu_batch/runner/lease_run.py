@@ -25,10 +25,11 @@ from rdu_batch.runner.commits import CommitRecord
 from rdu_batch.runner.fencing import check_epoch
 from rdu_batch.runner.job_context import JobContext
 from rdu_batch.runner.leases import Answer, Lease, LeaseDone, SealDone, SealTask, Task
+from rdu_batch.runner.outcome_spool import OutcomeSpool
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.row_run import RowRunner, give_up
 from rdu_batch.runner.run_layout import SEGMENTS_FOLDER, SegmentName
-from rdu_batch.runner.sealing import LineSpool, seal_shard, seal_spool
+from rdu_batch.runner.sealing import seal_shard, seal_spool
 from rdu_batch.runner.segments import merge_segments
 from rdu_batch.runner.session_folder import spool_path
 from rdu_batch.runner.time_spent import TaskClock, TimeSpent
@@ -142,7 +143,7 @@ class LeaseRunner:
         if isinstance(task, SealTask):
             return self._seal(task)
         # Each line outlives this process, whose last row may be the next one.
-        spool = LineSpool(spool_path(self._spool_folder, task.lease_id), outlives=True)
+        spool = OutcomeSpool(spool_path(self._spool_folder, task.lease_id))
         with spool:
             totals = self._run_rows(task, spool, watch or _Unwatched(), should_stop)
         self._clock.has_read()
@@ -150,7 +151,7 @@ class LeaseRunner:
         covers_shard = task.covers_shard and end_row == task.end_row
         self._check_epoch()
         if covers_shard:
-            seal_spool(self._store, self._plan, self._plan.shard(task.shard), spool, totals)
+            seal_spool(self._store, self._plan, self._plan.shard(task.shard), spool.path, totals)
         elif spool.num_rows:
             self._put_segment(task, end_row, spool)
         spool.path.unlink(missing_ok=True)
@@ -162,7 +163,7 @@ class LeaseRunner:
     def _run_rows(
         self,
         lease: Lease,
-        spool: LineSpool,
+        spool: OutcomeSpool,
         watch: RowWatch,
         should_stop: Callable[[], bool],
     ) -> Totals:
@@ -186,7 +187,7 @@ class LeaseRunner:
         """Before anything is stored: a worker that was paused stops here."""
         check_epoch(self._store, self._context.epoch, self._context.token)
 
-    def _put_segment(self, lease: Lease, end_row: int, spool: LineSpool) -> None:
+    def _put_segment(self, lease: Lease, end_row: int, spool: OutcomeSpool) -> None:
         segment = SegmentName(
             lease.shard,
             lease.first_row,

@@ -55,14 +55,18 @@ class Outcome(NamedTuple):
         return cls(False, label.decode("ascii"), line)
 
 
-def published_line(segment_line: bytes) -> tuple[bool, bytes]:
-    """Whether a segment line holds a prediction, and the line that is published of it.
+def published_lines(segment_lines: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """The lines that are published of segment lines: predictions, and dead letters.
 
     For segment lines of this process's own; ``Outcome.from_bytes`` reads those of others.
     """
-    if segment_line.startswith(b"P "):
-        return True, segment_line.split(b" ", 4)[4]
-    return False, segment_line.split(b" ", 2)[2]
+    predictions, letters = [], []
+    for line in segment_lines:
+        if line.startswith(b"P "):
+            predictions.append(line.split(b" ", 4)[4])
+        else:
+            letters.append(line.split(b" ", 2)[2])
+    return predictions, letters
 
 
 def read_outcomes(lines: Iterable[bytes]) -> Iterator[Outcome]:

@@ -49,6 +49,9 @@ class RowMemory:
         """Map the file, which ``create`` made."""
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), _SIZE_BYTES)
+        #: Of the row that was begun last, as this side wrote it.
+        self._path: str | None = None
+        self._path_bytes = 0
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -58,17 +61,26 @@ class RowMemory:
 
     def begin(self, row: Row) -> None:
         """This row is in progress from now on."""
-        path = row.path.encode()[:_MOST_PATH_BYTES]
-        details = _DETAILS.pack(time.monotonic(), row.file_index, row.line, len(path))
-        self._memory[_ORDINAL.size : _SPENT_OFFSET] = details
-        self._memory[_PATH_OFFSET : _PATH_OFFSET + len(path)] = path
+        if row.path is not self._path:  # the same object for all rows of a file
+            self._path = row.path
+            path = row.path.encode()[:_MOST_PATH_BYTES]
+            self._path_bytes = len(path)
+            self._memory[_PATH_OFFSET : _PATH_OFFSET + len(path)] = path
+        _DETAILS.pack_into(
+            self._memory,
+            _ORDINAL.size,
+            time.monotonic(),
+            row.file_index,
+            row.line,
+            self._path_bytes,
+        )
         # Last: a reader that sees the ordinal sees what belongs to it.
-        self._memory[: _ORDINAL.size] = _ORDINAL.pack(row.ordinal)
+        _ORDINAL.pack_into(self._memory, 0, row.ordinal)
 
     def end(self, spent: TimeSpent) -> None:
         """No row is in progress; ``spent`` is what the task took until here."""
-        self._memory[_SPENT_OFFSET:_PATH_OFFSET] = _SPENT.pack(*spent)
-        self._memory[: _ORDINAL.size] = _ORDINAL.pack(_NO_ROW)
+        _SPENT.pack_into(self._memory, _SPENT_OFFSET, *spent)
+        _ORDINAL.pack_into(self._memory, 0, _NO_ROW)
 
     def read(self) -> RowMark | None:
         """The row in progress, None between rows.

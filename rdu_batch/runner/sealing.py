@@ -19,20 +19,19 @@ from typing import BinaryIO, Self
 from rdu_batch.errors import OutputMismatch, StoreError
 from rdu_batch.job.plan import Plan, Shard
 from rdu_batch.runner.commits import CommitRecord, SealedFile, create_commit, publish
-from rdu_batch.runner.outcomes import Outcome, Totals, published_line
+from rdu_batch.runner.outcomes import Outcome, Totals, published_lines
 from rdu_batch.runner.run_layout import sealed
 from rdu_batch.storage.store import Store
+
+#: Of a spool, read at a time to be sealed.
+_SEAL_BYTES = 256 << 10
 
 
 class LineSpool:
     """Lines written to a local file, with the row count, size and sha256 of what was written."""
 
-    def __init__(self, path: Path, *, outlives: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         """Make the file.
-
-        Args:
-            path: of the file.
-            outlives: hand each line to the operating system, which keeps it whoever dies.
 
         Raises:
             StoreError: it cannot be made. Ends the job.
@@ -42,9 +41,9 @@ class LineSpool:
         self.num_bytes = 0
         self._sha256 = hashlib.sha256()
         try:
-            self._file: BinaryIO = path.open("wb", buffering=0 if outlives else -1)
+            self._file: BinaryIO = path.open("wb")
         except OSError as error:
-            raise _no_scratch(path, error) from error
+            raise no_scratch(path, error) from error
 
     def write(self, line: bytes) -> None:
         """Add one line, its newline included.
@@ -52,16 +51,25 @@ class LineSpool:
         Raises:
             StoreError: the local disk failed or is full. Ends the job.
         """
-        try:
-            written = self._file.write(line)
-            # What is handed over at once may be taken in parts, by a disk that is nearly full.
-            while written < len(line):
-                written += self._file.write(line[written:])
-        except OSError as error:
-            raise _no_scratch(self.path, error) from error
-        self._sha256.update(line)
+        self._write(line)
         self.num_rows += 1
-        self.num_bytes += len(line)
+
+    def write_all(self, lines: list[bytes]) -> None:
+        """Add lines, each with its newline: many at once cost less than one by one.
+
+        Raises:
+            StoreError: the local disk failed or is full. Ends the job.
+        """
+        self._write(b"".join(lines))
+        self.num_rows += len(lines)
+
+    def _write(self, content: bytes) -> None:
+        try:
+            self._file.write(content)
+        except OSError as error:
+            raise no_scratch(self.path, error) from error
+        self._sha256.update(content)
+        self.num_bytes += len(content)
 
     @property
     def sha256(self) -> str:
@@ -73,7 +81,7 @@ class LineSpool:
         try:
             self._file.close()
         except OSError as error:
-            raise _no_scratch(self.path, error) from error
+            raise no_scratch(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +95,8 @@ class LineSpool:
         self.close()
 
 
-def _no_scratch(path: Path, error: OSError) -> StoreError:
+def no_scratch(path: Path, error: OSError) -> StoreError:
+    """What to raise where a file of local disk fails."""
     return StoreError(
         f"the scratch file {path} cannot be written: {error.strerror}. Free some space there, "
         "or let TMPDIR name a folder with more."
@@ -119,19 +128,25 @@ def seal_shard(
         return missing or files.seal(store, plan, shard, totals)
 
 
-def seal_spool(
-    store: Store, plan: Plan, shard: Shard, spool: LineSpool, totals: Totals
-) -> CommitRecord:
+def seal_spool(store: Store, plan: Plan, shard: Shard, spool: Path, totals: Totals) -> CommitRecord:
     """Seal, commit and publish a shard whose every row was just written to a spool, and counted.
+
+    Args:
+        store: the output.
+        plan: of the job.
+        shard: of the plan.
+        spool: the closed file of this process's own outcome lines, one a row.
+        totals: of them.
 
     Raises:
         OutputMismatch: the commit record that stands is of another plan. Ends the job.
         StoreError: the store failed. Ends the job.
     """
-    with _ShardFiles() as files, spool.path.open("rb") as lines:
-        for segment_line in lines:
-            is_prediction, line = published_line(segment_line)
-            (files.part if is_prediction else files.dead).write(line)
+    with _ShardFiles() as files, spool.open("rb") as lines:
+        while some := lines.readlines(_SEAL_BYTES):
+            predictions, letters = published_lines(some)
+            files.part.write_all(predictions)
+            files.dead.write_all(letters)
         return files.seal(store, plan, shard, totals)
 
 

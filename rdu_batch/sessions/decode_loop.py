@@ -18,10 +18,10 @@ chosen among them, and a stop string counts only if it ends after their text.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rdu_batch.errors import RowError
 from rdu_batch.job.records import Reason
@@ -48,9 +48,8 @@ class FinishReason(StrEnum):
     CONTEXT_FULL = "context_full"
 
 
-@dataclass(frozen=True)
-class Generation:
-    """What a row's prompt led to."""
+class Generation(NamedTuple):
+    """What a row's prompt led to. A tuple, as one is made for each row."""
 
     #: Every generated token; a final eos, a stop token and those of a stop string are included.
     token_ids: tuple[int, ...]
@@ -92,13 +91,11 @@ class RowState:
             generation.max_new_tokens, session.info.max_seq_length - len(prompt_ids)
         )
         self._max_new_tokens = generation.max_new_tokens
-        self._stop_token_ids = frozenset(generation.stop_token_ids)
-        ending_ids = sorted(tokenizer.eos_token_ids | self._stop_token_ids)
+        self._stop_token_ids, ending_ids = _ending_ids(
+            tokenizer.eos_token_ids, generation.stop_token_ids, session.info.vocab_size
+        )
         self._chooser = TokenChooser(
-            generation,
-            prompt_ids,
-            ending_ids=[one for one in ending_ids if one < session.info.vocab_size],
-            row_seed=row_seed,
+            generation, prompt_ids, ending_ids=ending_ids, row_seed=row_seed
         )
         self._stop = StopFinder(
             generation.stop, tokenizer.decode, min_new_tokens=generation.min_new_tokens
@@ -206,6 +203,15 @@ def generate(
     while finish_reason is None:
         finish_reason = row.advance()
     return row.result()
+
+
+@functools.lru_cache(maxsize=64)
+def _ending_ids(
+    eos_token_ids: frozenset[int], stop_token_ids: tuple[int, ...], vocab_size: int
+) -> tuple[frozenset[int], tuple[int, ...]]:
+    """The stop tokens, and the tokens of the vocabulary that end a row. The same for most rows."""
+    ending_ids = sorted(eos_token_ids.union(stop_token_ids))
+    return frozenset(stop_token_ids), tuple(one for one in ending_ids if one < vocab_size)
 
 
 def _check_prompt(prompt_ids: Sequence[int], max_seq_length: int, vocab_size: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rdu_batch.errors import SessionBroken
 
@@ -72,9 +72,8 @@ class SessionInfo:
             raise ValueError(f"token id {token_id} is outside 0..{self.vocab_size - 1}")
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one prefill or decode call gives back."""
+class Step(NamedTuple):
+    """What one prefill or decode call gives back. A tuple, as one is made for each token."""
 
     #: Arg max of the logits; the lowest id wins a tie.
     token_id: int

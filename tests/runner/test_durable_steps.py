@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rdu_batch.errors import OutputMismatch
 from rdu_batch.job.plan import Plan
 from rdu_batch.runner.commits import CommitRecord, committed_shards, publish
-from rdu_batch.runner.outcomes import Outcome, Totals, published_line
+from rdu_batch.runner.outcome_spool import OutcomeSpool
+from rdu_batch.runner.outcomes import Outcome, Totals, published_lines
 from rdu_batch.runner.run_layout import SegmentName
 from rdu_batch.runner.sealing import seal_shard
 from rdu_batch.runner.segments import (
@@ -63,7 +64,8 @@ def test_an_outcome_survives_its_segment_line(outcome):
     """Any bytes but a newline may stand in a line."""
     segment_line = outcome.to_bytes()
     assert Outcome.from_bytes(segment_line) == outcome
-    assert published_line(segment_line) == (outcome.is_prediction, outcome.line)
+    published = ([outcome.line], []) if outcome.is_prediction else ([], [outcome.line])
+    assert published_lines([segment_line]) == published
 
 
 def test_a_carriage_return_inside_a_line_does_not_cut_it(store):
@@ -177,9 +179,9 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from rdu_batch.errors import StoreError
-from rdu_batch.runner.sealing import LineSpool
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-spool = LineSpool(Path(sys.argv[1]), outlives=True)
+from rdu_batch.runner.outcome_spool import OutcomeSpool
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+spool = OutcomeSpool(Path(sys.argv[1]))
 try:
     while True:
         spool.write(b"x" * 299 + b"\\n")
@@ -188,10 +190,43 @@ except StoreError as error:
 """
 
 
-def test_a_line_that_a_full_disk_took_half_of_is_not_counted(tmp_path):
-    """A disk takes what still fits; the rest is an error, not a shorter line."""
+def test_a_full_disk_is_an_error_before_the_line_that_does_not_fit(tmp_path):
+    """Space is reserved first: the lines before are there, the process lives and says why."""
     path = tmp_path / "spool"
     command = [sys.executable, "-c", FULL_DISK, str(path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.startswith(f"3 the scratch file {path} cannot be written: File too large.")
-    assert path.stat().st_size == 1000
+    num_rows = (1 << 20) // 300
+    assert said.startswith(f"{num_rows} the scratch file {path} cannot be written: File too large.")
+    assert path.read_bytes().rstrip(b"\0") == (b"x" * 299 + b"\n") * num_rows
+
+
+def test_a_spool_is_cut_to_its_lines_and_knows_their_digest(tmp_path):
+    """Reserved space is no part of it, however long a line is."""
+    lines = [b"a\n", b"b" * (3 << 20) + b"\n", b"c\n"]
+    with OutcomeSpool(tmp_path / "spool") as spool:
+        for line in lines:
+            spool.write(line)
+    content = b"".join(lines)
+    assert spool.path.read_bytes() == content
+    assert spool.sha256 == hashlib.sha256(content).hexdigest()
+    assert (spool.num_rows, spool.num_bytes) == (3, len(content))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rdu_batch.runner.outcome_spool import OutcomeSpool
+spool = OutcomeSpool(Path(sys.argv[1]))
+spool.write(b"P 1 1 length {}\\n")
+spool.write(b"D not_json {}\\n")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_lines_outlive_the_process_that_wrote_them(tmp_path):
+    """Nobody closed the file: its lines are there, and what follows them is no line."""
+    path = tmp_path / "spool"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    with path.open("rb") as lines:
+        found = [line for line in lines if line.endswith(b"\n")]
+    assert found == [b"P 1 1 length {}\n", b"D not_json {}\n"]

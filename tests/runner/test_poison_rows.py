@@ -20,7 +20,7 @@ MARKS = Path(__file__).parent / "execution_marks"
 CRASH_POINTS = Path(__file__).parent / "crash_points"
 NUM_ROWS = 44
 #: Long enough for the row that eats memory to reach its limit on a machine that does other things.
-ROW_TIMEOUT_S = 4.0
+ROW_TIMEOUT_S = 6.0
 MEMORY_LIMIT = "400MB"
 MEMORY_LIMIT_BYTES = 400_000_000
 #: By line: what the row does, and the reason of its dead letter.
