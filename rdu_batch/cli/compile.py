@@ -146,10 +146,6 @@ def _compile(
         without_weights=without_weights,
     )
     settings = _settings(options)
-    if settings.kind == "samba":
-        from rdu_batch.sessions.samba.flow import check_can_compile
-
-        check_can_compile()
     compiled = compile_artifact(source, out_url, settings, say)
     artifact = compiled.artifact
     if not artifact.has_weights:

@@ -23,7 +23,7 @@ from rdu_batch.cli.tutorial_flags import (
     check_batch_size,
     spelled,
 )
-from rdu_batch.errors import Interrupted, RduBatchError, SpecError, UsageError
+from rdu_batch.errors import Interrupted, RduBatchError, UsageError
 
 if TYPE_CHECKING:
     from rdu_batch.job.spec import JobSpec
@@ -135,13 +135,11 @@ def _check(options: dict[str, Any]) -> None:
     if not options["inference"]:
         raise UsageError("without --inference the tutorial trains, which this program does not do")
     if options["kind"]:
-        from rdu_batch.sessions.registry import check_kind
+        from rdu_batch.sessions.registry import problem_of_kind
 
-        try:
-            check_kind(options["kind"])
-        except SpecError as error:
-            problems = "; ".join(error.problems)
-            raise UsageError(problems.replace("session.kind", "--kind")) from error
+        problem = problem_of_kind(options["kind"])
+        if problem is not None:
+            raise UsageError(f"--kind: {problem}")
     for name in ("pef", "data_dir"):
         if not options[name]:
             raise UsageError(f"--{name} is missing; `rdu-batch run --inference --help` explains it")
@@ -272,9 +270,7 @@ def _say(line: str) -> None:
 
 def _fail(error: RduBatchError) -> int:
     """Say it for people alone: programs have the exit code."""
-    # Sessions advise in words of a job, which this form has flags for.
-    said = str(error).replace("--set session.kind=", "--kind ").replace("session.kind", "--kind")
-    _say(f"rdu-batch: error: {said}")
+    _say(f"rdu-batch: error: {error}")
     for note in getattr(error, "__notes__", ()):
         _say(f"rdu-batch: note: {note}")
     return error.exit_code

@@ -2,7 +2,8 @@
 
 A session that holds a device catches SIGTERM and gives the device back then (``sessions/samba``);
 any other leaves SIGTERM as it is. The kernel knows which, so nobody need be told.
-Promises: an ended process is gone when a call returns. Does not: count what it used.
+Promises: when a call returns, the process has ended or was killed, and does nothing of its own any
+more. Does not: wait for it (its status stays for who started it); count what it used.
 """
 
 from __future__ import annotations

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+def cache_root() -> Path:
+    """This user's folder for what a node keeps: $RDU_BATCH_CACHE, or ~/.cache/rdu_batch."""
+    chosen = os.environ.get("RDU_BATCH_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "rdu_batch"
+
+
 def keep_in_cache(
     name: str, *, is_whole: Callable[[Path], bool], fill: Callable[[Path], None]
 ) -> Path:
     """The cache's folder ``name``, filled if it is not there, or damaged.
 
-    The cache is $RDU_BATCH_CACHE, or ~/.cache/rdu_batch.
+    The cache is ``artifacts`` under ``cache_root()``.
 
     Args:
         name: says what the folder holds: two contents have two names.
@@ -36,7 +42,7 @@ def keep_in_cache(
     Raises:
         ArtifactError: the cache cannot be used. Ends the job (exit 8).
     """
-    cache = _cache_folder()
+    cache = cache_root() / "artifacts"
     folder = cache / name
     try:
         _make_private(cache)
@@ -66,11 +72,6 @@ def _fill_beside(folder: Path, fill: Callable[[Path], None]) -> None:
         half_done.rename(folder)
     finally:
         shutil.rmtree(half_done, ignore_errors=True)
-
-
-def _cache_folder() -> Path:
-    chosen = os.environ.get("RDU_BATCH_CACHE")
-    return (Path(chosen) if chosen else Path.home() / ".cache" / "rdu_batch") / "artifacts"
 
 
 def _make_private(cache: Path) -> None:

@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from rdu_batch.sessions.device_faults import device_faults
-from rdu_batch.sessions.door import Step, check_logit
+from rdu_batch.sessions.door import SessionInfo, Step, check_logit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from rdu_batch.sessions.door import SessionInfo
+    from rdu_batch.sessions.artifact import Artifact
 
 
 class RowGraphs(Protocol):
@@ -98,6 +98,28 @@ class GraphSession:
         if self._graphs is None:
             raise ValueError("the session is closed")
         return self._graphs
+
+
+def info_of_graphs(
+    kind: str, artifact: Artifact, prefill_lengths: tuple[int, ...], *, threads: int
+) -> SessionInfo:
+    """Info of a session of this kind: a prompt goes whole through one graph, never in chunks.
+
+    Args:
+        kind: of the session; the artifact's may be another.
+        artifact: what was opened.
+        prefill_lengths: static lengths of its prefill graphs, none for a single graph.
+        threads: the host's, within operators.
+    """
+    return SessionInfo(
+        kind=kind,
+        max_seq_length=artifact.max_seq_length,
+        prefill_chunk=1,
+        vocab_size=artifact.vocab_size,
+        dtype=artifact.dtype,
+        threads=threads,
+        prefill_lengths=prefill_lengths,
+    )
 
 
 def end_by_exit_on_sigterm() -> None:

@@ -35,6 +35,8 @@ _BUILT_IN: Final = {
     "eager": "rdu_batch.sessions.eager:EagerSession",
     "fake": "rdu_batch.sessions.fake:FakeSession",
 }
+#: Where a kind is chosen, for advice that fits a job and the tutorial's command.
+CHOSEN_BY: Final = "session.kind of a job, --kind of `run --inference`"
 _NEEDS_NO_ARTIFACT: Final = frozenset({"fake"})
 _OPENS_ANY_ARTIFACT: Final = frozenset({"eager", "fake"})
 #: Kinds that open artifacts of another kind than their own: which, and how these are compiled.
@@ -47,13 +49,20 @@ def known_kinds() -> tuple[str, ...]:
     return (*_BUILT_IN, *sorted(plugged_in - _BUILT_IN.keys()))
 
 
-def check_kind(kind: str) -> None:
-    """Check that a kind of session is known here.
+def problem_of_kind(kind: str) -> str | None:
+    """Why no session of this kind can be opened here, whatever is installed; None if one may be.
 
-    Raises:
-        SpecError: it is not; the message names those that are. Ends the job (exit 3).
+    It is unknown (the text names those that are known), or several plug-ins provide it. Without the
+    name of the leaf or flag that said the kind: the caller's error begins with that.
     """
-    _entry_point(kind)
+    if kind in _BUILT_IN:
+        return None
+    values = sorted({point.value for point in entry_points(group=ENTRY_POINT_GROUP, name=kind)})
+    if not values:
+        return _unknown_kind(kind)
+    if len(values) > 1:
+        return f"several plug-ins provide {kind!r} ({', '.join(values)}); uninstall all but one"
+    return None
 
 
 def check_can_load(kind: str) -> None:
@@ -98,9 +107,8 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
         wanted, compiled = _OPENS_ANOTHERS.get(kind, (kind, kind))
         if found != wanted:
             raise ArtifactError(
-                f"{artifact.artifact.url}: an artifact of kind {found}, wanted {wanted}; use "
-                f"`--set session.kind={found}`{_or_eager(found)}, or compile the model for "
-                f"{compiled}"
+                f"{artifact.artifact.url}: an artifact of kind {found}, wanted {wanted}; use kind "
+                f"{found}{_or_eager(found)} ({CHOSEN_BY}), or compile the model for {compiled}"
             )
     if artifact is not None and kind not in _NEEDS_NO_ARTIFACT:
         check_transformers(artifact.artifact)
@@ -109,7 +117,7 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
     except (ImportError, AttributeError) as error:
         raise ArtifactError(
             f"session kind {kind} cannot be loaded here: {point.value}: {error}; install what it "
-            "needs on every node, or choose another session.kind"
+            f"needs on every node, or choose another kind ({CHOSEN_BY})"
         ) from error
     session = cast("Session", session_class.open(artifact, threads=threads))
     if FAULT_VARIABLE in os.environ:
@@ -120,25 +128,20 @@ def open_session(kind: str, artifact: LocalArtifact | None, *, threads: int) -> 
 
 
 def _or_eager(found: str) -> str:
-    return "" if found == "eager" else " (or eager, which opens any artifact)"
+    return "" if found == "eager" else ", or eager, which opens any artifact"
 
 
 def _entry_point(kind: str) -> EntryPoint:
+    problem = problem_of_kind(kind)
+    if problem is not None:
+        raise SpecError([problem])
     if kind in _BUILT_IN:
         return EntryPoint(kind, _BUILT_IN[kind], ENTRY_POINT_GROUP)
-    found = sorted(entry_points(group=ENTRY_POINT_GROUP, name=kind), key=lambda point: point.value)
-    if not found:
-        raise SpecError([_unknown_kind(kind)])
-    if len({point.value for point in found}) > 1:
-        values = ", ".join(point.value for point in found)
-        raise SpecError(
-            [f"session.kind: several plug-ins provide {kind!r} ({values}); uninstall all but one"]
-        )
-    return found[0]
+    return next(iter(entry_points(group=ENTRY_POINT_GROUP, name=kind)))
 
 
 def _unknown_kind(kind: str) -> str:
     kinds = known_kinds()
     close = difflib.get_close_matches(kind, kinds, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"session.kind: unknown kind {kind!r}; known kinds are {', '.join(kinds)}{hint}"
+    return f"unknown kind {kind!r}; known kinds are {', '.join(kinds)}{hint}"

@@ -320,6 +320,69 @@ def test_under_strict_tutorial_refusals_are_the_tutorial_s(tutorial: Tutorial, e
     )
 
 
+@pytest.mark.parametrize(("kind", "module"), [("samba", "sambaflow"), ("rdu_engine", "rdu_engine")])
+def test_missing_rdu_software_is_said_before_weights_are_bound(
+    tutorial: Tutorial, eager: str, kind: str, module: str
+) -> None:
+    """The checkpoint may take minutes; advice names this command's own flag, and no job's."""
+    run = ["--pef", eager, "--checkpoint_name", "OUT/plain.pt", "--kind", kind]
+    done = tutorial.run(*run, PYTHONPATH=str(ROOT), RDU_BATCH_CACHE=str(tutorial.folder / kind))
+    assert (done.returncode, done.stdout) == (8, b"")
+    said = done.stderr.decode()
+    assert f"No module named '{module}'" in said
+    assert "--kind of `run --inference`" in said
+    assert "--set" not in said
+    assert not (tutorial.folder / kind).exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--data_dir", "empty.jsonl"],
+            "no prompts: --data_dir empty.jsonl holds none; nothing is",
+        ),
+        (["--examples_to_generate", "0"], "no prompts: --examples_to_generate is 0; nothing is"),
+    ],
+)
+def test_no_prompts_are_an_empty_line_and_a_word_about_why(
+    tutorial: Tutorial, eager: str, words: list[str], said: str
+) -> None:
+    """Standard output is what the tutorial prints of an empty list; exit 0."""
+    (tutorial.folder / "empty.jsonl").write_text("\n")
+    done = tutorial.run("--pef", eager, "--checkpoint_name", "OUT/plain.pt", *words)
+    assert (done.returncode, done.stdout) == (0, b"\n")
+    assert said in done.stderr.decode()
+
+
+def test_an_artifact_of_another_kind_is_refused_in_words_of_this_command(
+    tutorial: Tutorial, eager: str
+) -> None:
+    """What to type is ``--kind``; there is no job file to change."""
+    checkpoint = ["--checkpoint_name", "OUT/plain.pt"]
+    done = tutorial.run("--pef", eager, *checkpoint, "--kind", "inductor")
+    assert (done.returncode, done.stdout) == (8, b"")
+    said = done.stderr.decode()
+    assert "an artifact of kind eager, wanted inductor; use kind eager" in said
+    assert "--kind of `run --inference`" in said
+    assert "--set" not in said
+
+
+def test_under_strict_tutorial_a_bad_line_is_named_beside_the_tutorial_s_text(
+    tutorial: Tutorial, eager: str
+) -> None:
+    """The tutorial's text says no place; a second line on standard error does."""
+    (tutorial.folder / "bad.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}\n')
+    done = tutorial.rdu_batch(
+        "run", "--inference", "--strict-tutorial", "--data_dir", "bad.jsonl", "--pef", eager
+    )
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr.decode().splitlines() == [
+        """rdu-batch: error: JSON key "prompt" not found in example: {'text': 'b'}""",
+        "rdu-batch: note: this is in bad.jsonl:2",
+    ]
+
+
 @pytest.mark.slow
 def test_with_an_output_the_same_flags_are_a_job(tutorial: Tutorial, eager: str) -> None:
     """All rows, dead letters and a no-op rerun; the artifact with its weights is kept."""

@@ -1,4 +1,4 @@
-"""Tiny tokenizers and artifacts, made on the spot, and a session that plays back given tokens."""
+"""Tiny tokenizers and artifacts, made on the spot; played-back and greedy tokens to compare."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from rdu_batch.sessions.door import SessionInfo, Step
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from rdu_batch.sessions.door import Session
+
 ROOT = Path(__file__).parents[2]
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. Grüße aus Köln, café, naïve.",
@@ -34,6 +36,12 @@ CHAT_TEMPLATE = (
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+#: Where the two best logits are nearer than this, another order of sums may pick the other one.
+TIE_DISTANCE = 1e-4
+
+#: Last of the tiny models' vocabulary.
+POISON_ID = 447
 
 #: Options of ``compile`` for the graphs of kind samba.
 SAMBA_GRAPHS = {
@@ -264,6 +272,68 @@ class OwnProcessSession:
         if error == "RowError":
             raise errors.RowError(*result.split(": ", 1))
         raise getattr(errors, error, {"ValueError": ValueError}.get(error, RuntimeError))(result)
+
+
+@pytest.fixture(scope="session")
+def prompt_of() -> Callable[[int], list[int]]:
+    """Makes a prompt for the tiny models of so many token ids, ``poison_id`` not among them."""
+    return lambda length: [
+        (37 * index * index + 11 * index + 5) % POISON_ID for index in range(length)
+    ]
+
+
+@pytest.fixture(scope="session")
+def poison_id() -> int:
+    """A token that neither prompts nor greedy answers of the tiny GPT-2 hold."""
+    return POISON_ID
+
+
+@pytest.fixture(scope="session")
+def greedy() -> Callable[[Any, list[int], int], list[int]]:
+    """Tokens that a session generates after a prompt, each the likeliest."""
+
+    def generate(session: Any, prompt_ids: list[int], num_tokens: int) -> list[int]:
+        step = session.prefill(prompt_ids)
+        ids = [step.token_id]
+        for position in range(len(prompt_ids), len(prompt_ids) + num_tokens - 1):
+            ids.append(session.decode(ids[-1], position).token_id)
+        return ids
+
+    return generate
+
+
+@pytest.fixture(scope="session")
+def assert_same_greedy_tokens() -> Callable[..., int]:
+    """Compares a session with transformers' ``generate``; gives back the number of ties met."""
+    import torch
+
+    def compare(session: Session, plain: Any, prompts: list[list[int]], num_tokens: int) -> int:
+        num_ties = 0
+        for ids in prompts:
+            found = plain.generate(
+                torch.tensor([ids]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                max_new_tokens=num_tokens,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+            wanted = found.sequences[0, len(ids) :].tolist()
+            step = session.prefill(ids)
+            for index, token_id in enumerate(wanted):
+                best = found.logits[index][0].topk(2).values
+                if float(best[0] - best[1]) < TIE_DISTANCE:
+                    num_ties += 1
+                    break
+                assert step.token_id == token_id, (ids, index)
+                if index + 1 < len(wanted):
+                    step = session.decode(token_id, len(ids) + index)
+        print(f"{len(prompts)} prompts of {num_tokens} tokens, {num_ties} cut at a tie")  # noqa: T201
+        return num_ties
+
+    return compare
 
 
 @pytest.fixture(scope="session")

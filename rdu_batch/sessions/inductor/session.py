@@ -39,6 +39,7 @@ from rdu_batch.sessions.inductor.replay import (
 )
 from rdu_batch.sessions.inductor.target import check_target
 from rdu_batch.sessions.inductor.weights import bound_tensors, map_tensors
+from rdu_batch.sessions.registry import CHOSEN_BY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,7 +117,7 @@ class InductorSession:
         if artifact.kind != "inductor":
             raise ArtifactError(
                 f"{artifact.url}: an artifact of kind {artifact.kind}, wanted inductor; "
-                "set session.kind, or compile the model for inductor"
+                f"use kind {artifact.kind} ({CHOSEN_BY}), or compile the model for inductor"
             )
         if artifact.threads not in (None, threads):
             raise ArtifactError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rdu_batch.errors import ArtifactError
+from rdu_batch.sessions.registry import CHOSEN_BY
 
 #: How messages call it.
 RUNTIME: Final = "rdu_engine"
@@ -31,8 +32,8 @@ def load_rdu_engine() -> Any:
             f"{error}. On every RDU node, `pip install sambanova-rdu-engine-api` into the Python "
             "3.11 that runs this program, beside the node's SambaFlow runtime libraries (package "
             "sambanova-runtime). Kinds that work here without it: inductor (compile the model for "
-            "it), eager (opens any artifact: `--set session.kind=eager`) and fake (a dry run); "
-            "samba runs the same artifact where SambaFlow is installed"
+            "it), eager (opens any artifact) and fake (a dry run); samba runs the same artifact "
+            f"where SambaFlow is installed; a kind is chosen by {CHOSEN_BY}"
         ) from error
     missing = [name for name in WANTED if not hasattr(rdu_engine, name)]
     if missing:

@@ -12,10 +12,14 @@ import torch
 
 from rdu_batch.errors import ArtifactError
 from rdu_batch.sessions.device_faults import device_faults
-from rdu_batch.sessions.door import SessionInfo
-from rdu_batch.sessions.graph_session import GraphSession, end_by_exit_on_sigterm
+from rdu_batch.sessions.graph_session import (
+    GraphSession,
+    end_by_exit_on_sigterm,
+    info_of_graphs,
+)
 from rdu_batch.sessions.rdu_engine.engine import RUNTIME, load_rdu_engine
 from rdu_batch.sessions.rdu_engine.graphs import EngineGraphs
+from rdu_batch.sessions.registry import CHOSEN_BY
 from rdu_batch.sessions.samba.pef import PefNote
 from rdu_batch.sessions.samba.tile_lease import lease_tiles
 
@@ -43,19 +47,11 @@ class RduEngineSession(GraphSession):
             raise ArtifactError(
                 f"{artifact.url}: compiled with --graphs {note.graph}; session kind rdu_engine "
                 "runs graphs with a key/value cache: compile the model with `--kind samba --graphs "
-                "cached`, or use `--set session.kind=samba` where SambaFlow is installed"
+                f"cached`, or use kind samba ({CHOSEN_BY}) where SambaFlow is installed"
             )
         torch.set_num_threads(threads)
         with device_faults("opening a session", url=artifact.url, runtime=RUNTIME):
             graphs = EngineGraphs.open(engine, local, note)
         end_by_exit_on_sigterm()
-        info = SessionInfo(
-            kind="rdu_engine",
-            max_seq_length=artifact.max_seq_length,
-            prefill_chunk=1,
-            vocab_size=artifact.vocab_size,
-            dtype=artifact.dtype,
-            threads=threads,
-            prefill_lengths=note.prefill_lengths,
-        )
+        info = info_of_graphs("rdu_engine", artifact, note.prefill_lengths, threads=threads)
         return cls(info, graphs, url=artifact.url, runtime=RUNTIME)

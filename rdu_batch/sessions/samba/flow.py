@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rdu_batch.errors import ArtifactError
+from rdu_batch.sessions.registry import CHOSEN_BY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def load_sambaflow() -> SambaFlow:
             " It comes with the software of an RDU system, not from PyPI: install the packages"
             " sambaflow and sambanova-runtime on every RDU node, into the Python that runs this"
             " program. Kinds that work here without it: inductor (compile the model for it), eager"
-            " (opens any artifact: `--set session.kind=eager`) and fake (a dry run)"
+            f" (opens any artifact) and fake (a dry run); a kind is chosen by {CHOSEN_BY}"
         ) from error
     version = str(getattr(sambaflow, "__version__", "unknown"))
     return SambaFlow(samba, utils, op_fusion, parse_app_args, version)

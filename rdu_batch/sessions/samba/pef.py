@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rdu_batch.errors import ArtifactError, RduBatchError
-from rdu_batch.sessions.samba.flow import load_sambaflow
+from rdu_batch.sessions.samba.flow import check_can_compile, load_sambaflow
 from rdu_batch.sessions.samba.forms import FORMS
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class PefCompiler:
             UsageError: more positions than a graph can have. Ends the command (exit 2).
             ArtifactError: no SambaFlow here, or no patch for this model (exit 8).
         """
+        check_can_compile()
         flow = load_sambaflow()
         FORMS[settings.graphs].check(config, settings)
         note = PefNote(

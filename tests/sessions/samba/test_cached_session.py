@@ -24,50 +24,9 @@ pytestmark = pytest.mark.slow
 #: Static lengths of the prefill graphs; the last is that of the cache.
 LENGTHS = (8, 16, 48)
 VOCAB_SIZE = 448
-#: A token that neither the prompts nor greedy answers hold here.
-POISON_ID = 447
 FLOAT32_BYTES = 4
-
-
-@pytest.fixture(scope="module")
-def artifact(tiny_artifact: Callable[[str, str], LocalArtifact]) -> LocalArtifact:
-    """The tiny GPT-2, compiled with a cache by the stand-in."""
-    return tiny_artifact("samba_cached", "gpt2")
-
-
-@pytest.fixture(scope="module")
-def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the stand-in writes a line for each call of ``session``."""
-    return tmp_path_factory.mktemp("events") / "events.jsonl"
-
-
-@pytest.fixture(scope="module")
-def session(artifact: LocalArtifact, open_on_stand_in: Callable[..., Any], events: Path) -> Any:
-    """One for all tests; its device cannot compute with POISON_ID."""
-    fault = json.dumps({"kind": "numerical", "token_id": POISON_ID})
-    return open_on_stand_in(
-        artifact, SAMBAFLOW_STAND_IN_EVENTS=str(events), SAMBAFLOW_STAND_IN_FAULTS=fault
-    )
-
-
-def prompt_of(length: int) -> list[int]:
-    return [(37 * index * index + 11 * index + 5) % (VOCAB_SIZE - 1) for index in range(length)]
-
-
-def greedy(session: Any, prompt_ids: list[int], num_tokens: int) -> list[int]:
-    step = session.prefill(prompt_ids)
-    ids = [step.token_id]
-    for position in range(len(prompt_ids), len(prompt_ids) + num_tokens - 1):
-        ids.append(session.decode(ids[-1], position).token_id)
-    return ids
-
-
-def plain_greedy(model: Any, prompt_ids: list[int], num_tokens: int) -> list[int]:
-    ids = list(prompt_ids)
-    with torch.no_grad():
-        for _ in range(num_tokens):
-            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-    return ids[len(prompt_ids) :]
+#: What ``artifact`` is compiled to.
+GRAPHS = "samba_cached"
 
 
 def graphs_in_pef(local: LocalArtifact) -> dict[str, Any]:
@@ -78,15 +37,17 @@ def graphs_in_pef(local: LocalArtifact) -> dict[str, Any]:
 
 
 def test_greedy_tokens_are_those_of_a_plain_model_with_the_exact_gelu(
-    session: Any, exact_gpt2: Any
+    session: Any,
+    exact_gpt2: Any,
+    prompt_of: Callable[[int], list[int]],
+    assert_same_greedy_tokens: Callable[..., int],
 ) -> None:
     """Prompts about each static length, long after short and short after long, to the last one."""
     for length in (47, 1, 7, 17, 8, 9, 15, 46, 16, 2):
         num_tokens = min(48 - length + 1, 14) if length < 40 else 48 - length + 1
-        wanted = plain_greedy(exact_gpt2, prompt_of(length), num_tokens)
-        assert greedy(session, prompt_of(length), num_tokens) == wanted, length
-    wanted = plain_greedy(exact_gpt2, prompt_of(3), 46)
-    assert greedy(session, prompt_of(3), 46) == wanted
+        prompts = [prompt_of(length)]
+        assert assert_same_greedy_tokens(session, exact_gpt2, prompts, num_tokens) == 0
+    assert assert_same_greedy_tokens(session, exact_gpt2, [prompt_of(3)], 46) == 0
     logits_1V = session.prefill(prompt_of(9), want_logits=True).logits_1V
     with torch.no_grad():
         wanted_1V = exact_gpt2(torch.tensor([prompt_of(9)])).logits[:, -1]
@@ -98,6 +59,8 @@ def test_a_llama_has_the_tokens_of_a_plain_one(
     tiny_artifact: Callable[[str, str], LocalArtifact],
     tiny_checkpoint: Callable[[str], Path],
     open_on_stand_in: Callable[..., Any],
+    prompt_of: Callable[[int], list[int]],
+    assert_same_greedy_tokens: Callable[..., int],
 ) -> None:
     """Grouped heads and rotary positions, behind the same session."""
     from transformers import LlamaForCausalLM
@@ -106,12 +69,15 @@ def test_a_llama_has_the_tokens_of_a_plain_one(
     session = open_on_stand_in(tiny_artifact("samba_cached", "llama"))
     for length in (47, 1, 8, 9, 16):
         num_tokens = min(48 - length + 1, 14)
-        wanted = plain_greedy(plain, prompt_of(length), num_tokens)
-        assert greedy(session, prompt_of(length), num_tokens) == wanted, length
+        assert assert_same_greedy_tokens(session, plain, [prompt_of(length)], num_tokens) == 0
 
 
 def test_a_token_costs_one_run_and_one_row_of_logits(
-    session: Any, tiny_artifact: Callable[[str, str], LocalArtifact], open_on_stand_in: Any
+    session: Any,
+    tiny_artifact: Callable[[str, str], LocalArtifact],
+    open_on_stand_in: Any,
+    prompt_of: Callable[[int], list[int]],
+    greedy: Callable[..., list[int]],
 ) -> None:
     """(1, 1, V) of a cached graph, in prefill too; a single one gives (1, L, V) for each token."""
     single = open_on_stand_in(tiny_artifact("samba", "gpt2"))
@@ -124,7 +90,12 @@ def test_a_token_costs_one_run_and_one_row_of_logits(
         )
 
 
-def test_weights_are_sent_once_and_only_logits_come_back(session: Any, events: Path) -> None:
+def test_weights_are_sent_once_and_only_logits_come_back(
+    session: Any,
+    events: Path,
+    prompt_of: Callable[[int], list[int]],
+    greedy: Callable[..., list[int]],
+) -> None:
     """The runtime's own start sends them; then a run and a read a token."""
 
     def lines() -> list[dict[str, Any]]:
@@ -187,22 +158,29 @@ def test_info_says_that_there_are_no_chunks_and_which_lengths_there_are(session:
     assert info.max_seq_length == 48
 
 
-def test_logits_stay_when_the_next_run_overwrites_the_device_s_own(session: Any) -> None:
+def test_logits_stay_when_the_next_run_overwrites_the_device_s_own(
+    session: Any, prompt_of: Callable[[int], list[int]]
+) -> None:
     """The first step as it was, and as it is after another one."""
     first = session.prefill(prompt_of(9), want_logits=True)
     session.decode(first.token_id, 9)
     assert session.again().logits_1V.equal(first.logits_1V)
 
 
-def test_numbers_that_the_device_cannot_compute_end_the_row_alone(session: Any) -> None:
+def test_numbers_that_the_device_cannot_compute_end_the_row_alone(
+    session: Any,
+    prompt_of: Callable[[int], list[int]],
+    greedy: Callable[..., list[int]],
+    poison_id: int,
+) -> None:
     """In a prefill and in a decode; the next row has the tokens that it always had."""
     wanted = greedy(session, prompt_of(9), 5)
     with pytest.raises(RowError) as caught:
-        session.prefill([*prompt_of(9), POISON_ID])
+        session.prefill([*prompt_of(9), poison_id])
     assert caught.value.reason == "numerical_error"
     session.prefill(prompt_of(9))
     with pytest.raises(RowError):
-        session.decode(POISON_ID, 9)
+        session.decode(poison_id, 9)
     with pytest.raises(ValueError, match="prefill"):
         session.decode(1, 10)
     assert greedy(session, prompt_of(9), 5) == wanted

@@ -23,52 +23,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 FAULTS = "SAMBAFLOW_STAND_IN_FAULTS"
 PROMPT = [9, 200, 31, 77, 5, 410, 18]
-#: A token that neither the canary's prompts nor greedy answers hold here.
-POISON_ID = 447
-
-
-@pytest.fixture(scope="module")
-def artifact(tiny_artifact: Callable[[str, str], LocalArtifact]) -> LocalArtifact:
-    """The tiny GPT-2, compiled by the stand-in."""
-    return tiny_artifact("samba", "gpt2")
-
-
-@pytest.fixture(scope="module")
-def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the stand-in writes a line for each call of ``session``."""
-    return tmp_path_factory.mktemp("events") / "events.jsonl"
-
-
-@pytest.fixture(scope="module")
-def session(artifact: LocalArtifact, open_on_stand_in: Callable[..., Any], events: Path) -> Any:
-    """One for all tests that do not end it; its device cannot compute with POISON_ID."""
-    fault = json.dumps({"kind": "numerical", "token_id": POISON_ID})
-    return open_on_stand_in(artifact, SAMBAFLOW_STAND_IN_EVENTS=str(events), **{FAULTS: fault})
-
-
-def greedy(session: Any, prompt_ids: list[int], num_tokens: int) -> list[int]:
-    step = session.prefill(prompt_ids)
-    ids = [step.token_id]
-    for position in range(len(prompt_ids), len(prompt_ids) + num_tokens - 1):
-        ids.append(session.decode(ids[-1], position).token_id)
-    return ids
-
-
-def plain_greedy(model: Any, prompt_ids: list[int], num_tokens: int) -> list[int]:
-    ids = list(prompt_ids)
-    with torch.no_grad():
-        for _ in range(num_tokens):
-            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-    return ids[len(prompt_ids) :]
+#: What ``artifact`` is compiled to.
+GRAPHS = "samba"
 
 
 def test_greedy_tokens_are_those_of_a_plain_model_with_the_exact_gelu(
-    session: Any, exact_gpt2: Any
+    session: Any, exact_gpt2: Any, assert_same_greedy_tokens: Callable[..., int]
 ) -> None:
     """From the shortest prompt to the longest, and up to the last position."""
     for prompt_ids, num_tokens in ((PROMPT, 41), ([1], 12), (list(range(300, 347)), 1)):
-        wanted = plain_greedy(exact_gpt2, prompt_ids, num_tokens)
-        assert greedy(session, prompt_ids, num_tokens) == wanted
+        assert assert_same_greedy_tokens(session, exact_gpt2, [prompt_ids], num_tokens) == 0
     logits_1V = session.prefill(PROMPT, want_logits=True).logits_1V
     with torch.no_grad():
         wanted_1V = exact_gpt2(torch.tensor([PROMPT])).logits[:, -1]
@@ -76,7 +40,7 @@ def test_greedy_tokens_are_those_of_a_plain_model_with_the_exact_gelu(
 
 
 def test_weights_are_sent_after_the_trace_and_each_token_is_one_run(
-    session: Any, events: Path
+    session: Any, events: Path, greedy: Callable[..., list[int]]
 ) -> None:
     """``trace_graph`` starts the session; the checkpoint follows; then a run and a read a token."""
 
@@ -96,11 +60,13 @@ def test_logits_stay_when_the_next_run_overwrites_the_device_s_own(session: Any)
     assert session.again().logits_1V.equal(first.logits_1V)
 
 
-def test_numbers_that_the_device_cannot_compute_end_the_row_alone(session: Any) -> None:
+def test_numbers_that_the_device_cannot_compute_end_the_row_alone(
+    session: Any, greedy: Callable[..., list[int]], poison_id: int
+) -> None:
     """The next row has the tokens that it always had."""
     wanted = greedy(session, PROMPT, 5)
     with pytest.raises(RowError) as caught:
-        session.prefill([*PROMPT, POISON_ID])
+        session.prefill([*PROMPT, poison_id])
     assert caught.value.reason == "numerical_error"
     with pytest.raises(ValueError, match="prefill"):
         session.decode(1, len(PROMPT) + 1)
@@ -109,7 +75,7 @@ def test_numbers_that_the_device_cannot_compute_end_the_row_alone(session: Any) 
 
 @pytest.mark.all_only
 def test_a_device_that_fails_breaks_the_session_and_its_process_has_no_other(
-    artifact: LocalArtifact, open_on_stand_in: Callable[..., Any]
+    artifact: LocalArtifact, open_on_stand_in: Callable[..., Any], greedy: Callable[..., list[int]]
 ) -> None:
     """In the middle of a row; SambaFlow has one session a process, closed or not."""
     fault = json.dumps({"kind": "hw_exception", "at_run": 3})
@@ -140,6 +106,7 @@ def test_a_pef_that_was_compiled_for_training_runs_its_forward_section(
     compile_on_stand_in: Callable[..., None],
     open_on_stand_in: Callable[..., Any],
     exact_gpt2: Any,
+    assert_same_greedy_tokens: Callable[..., int],
 ) -> None:
     """The tutorial says that such a PEF can run inference, too."""
     url = str(tmp_path / "training")
@@ -147,7 +114,7 @@ def test_a_pef_that_was_compiled_for_training_runs_its_forward_section(
     local = fetch_artifact(url)
     assert not PefNote.read(local).inference
     session = open_on_stand_in(local)
-    assert greedy(session, PROMPT, 4) == plain_greedy(exact_gpt2, PROMPT, 4)
+    assert assert_same_greedy_tokens(session, exact_gpt2, [PROMPT], 4) == 0
 
 
 def test_sigterm_ends_the_process_as_an_exit_does(
