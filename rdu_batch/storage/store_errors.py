@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rdu_batch.errors import ObjectMissing, RduBatchError, StoreError
+from rdu_batch.storage.options_in_force import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,9 @@ def http_status(error: BaseException) -> int | None:
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             if isinstance(status, int):
                 return status
+        status = getattr(response, "status_code", None)
+        if isinstance(status, int):
+            return status
         for field in ("status_code", "status", "code"):
             value = getattr(cause, field, None)
             if isinstance(value, int | str) and str(value).isdigit() and 400 <= int(value) < 600:
@@ -74,18 +78,28 @@ def http_status(error: BaseException) -> int | None:
 
 
 def plain_words(error: BaseException) -> str:
-    """Say in one sentence what the error means and what to do."""
+    """Say in one sentence what the error means, how often it was tried, and what to do.
+
+    Drivers quote URLs and headers: known secrets are hidden.
+    """
     number = getattr(error, "errno", None)
     status = http_status(error)
     words = _WORDS_OF_STATUS.get(status or 0) or _WORDS_OF_ERRNO.get(number or 0)
     if words is None and isinstance(error, PermissionError):
         words = _DENIED
-    found = str(error).strip() or type(error).__name__
+    found = without_secrets(str(error)).strip() or type(error).__name__
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     return (
-        f"{words} ({type(error).__name__}: {found})"
+        f"{words} ({type(error).__name__}: {found}){notes}"
         if words
-        else f"{type(error).__name__}: {found}"
+        else f"{type(error).__name__}: {found}{notes}"
     )
+
+
+def _shown_cause(error: BaseException) -> BaseException | None:
+    """The error as a cause that tracebacks may print; None if one of its chain holds a secret."""
+    said = "\n".join(f"{cause!s} {cause!r}" for cause in causes(error))
+    return error if without_secrets(said) == said else None
 
 
 @contextmanager
@@ -96,11 +110,15 @@ def reading(action: str, url: str) -> Iterator[None]:
     except RduBatchError:
         raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise ObjectMissing(f"cannot {action} {url}: there is no such object") from error
-    except Exception as error:  # drivers raise their own classes, not only OSError
+        raise ObjectMissing(f"cannot {action} {url}: there is no such object") from _shown_cause(
+            error
+        )
+    except Exception as error:  # noqa: BLE001 - drivers raise their own classes
         if http_status(error) == 404:
-            raise ObjectMissing(f"cannot {action} {url}: there is no such object") from error
-        raise StoreError(f"cannot {action} {url}: {plain_words(error)}") from error
+            raise ObjectMissing(
+                f"cannot {action} {url}: there is no such object"
+            ) from _shown_cause(error)
+        raise StoreError(f"cannot {action} {url}: {plain_words(error)}") from _shown_cause(error)
 
 
 @contextmanager
@@ -113,7 +131,7 @@ def writing(action: str, url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StoreError(
             f"cannot {action} {url}: the bucket, folder or source does not exist; "
-            f"check the URL or create it ({error})"
-        ) from error
-    except Exception as error:  # drivers raise their own classes, not only OSError
-        raise StoreError(f"cannot {action} {url}: {plain_words(error)}") from error
+            f"check the URL or create it ({without_secrets(str(error))})"
+        ) from _shown_cause(error)
+    except Exception as error:  # noqa: BLE001 - drivers raise their own classes
+        raise StoreError(f"cannot {action} {url}: {plain_words(error)}") from _shown_cause(error)

@@ -11,17 +11,23 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rdu_batch.job.spec import JobSpec
+from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.output_store import open_output
 from rdu_batch.storage.store import Store
+from tests.storage import servers
 from tests.storage.seaweed import WEED, run_seaweed
 
 BUCKET = "corpus"
+# Or gcsfs asks an emulator over gRPC what kind of bucket it has, for minutes.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
 @pytest.fixture(scope="session")
@@ -56,14 +62,14 @@ def seaweed_port() -> Iterator[int]:
         yield port
 
 
-def _use_endpoint(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+def _use_endpoint(monkeypatch: pytest.MonkeyPatch, port: int, key: str = "test") -> None:
     """Point every S3 client made from now on to a loopback port, with made-up credentials."""
     import s3fs
 
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": key,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": "/dev/null",
@@ -98,6 +104,16 @@ def seaweed_url(seaweed_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.fixture
+def lying_url(lying_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh prefix in a bucket of the S3 server that takes no notice of conditions."""
+    import s3fs
+
+    _use_endpoint(monkeypatch, lying_port, servers.RCLONE_KEY)
+    yield f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
 def s3_faults(s3_port: int) -> Iterator[Callable[..., dict[str, Any]]]:
     """Sets the faults of the moto server (see ``s3_server.NO_FAULTS``); none after the test.
 
@@ -114,6 +130,95 @@ def s3_faults(s3_port: int) -> Iterator[Callable[..., dict[str, Any]]]:
 
     yield put
     put()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A fresh folder on a server, and the storage options that open it."""
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def use(self) -> None:
+        """Open it with its options in this process, as a job with this output does."""
+        use_storage_options(
+            JobSpec.model_validate(
+                {
+                    "version": 1,
+                    "name": "test",
+                    "input": {"urls": ["/nowhere"]},
+                    "prompt": {"field": "text"},
+                    "session": {"kind": "fake"},
+                    "output": {"url": self.url, "storage_options": self.options},
+                }
+            )
+        )
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The connection string of an azurite of this session."""
+    with servers.run_azurite(tmp_path_factory.mktemp("azurite"), BUCKET) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a fake-gcs-server of this session."""
+    with servers.run_fake_gcs(tmp_path_factory.mktemp("gcs"), BUCKET) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.SftpServer]:
+    """An SFTP server of this session."""
+    with servers.run_sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def webdav(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a WebDAV server of this session."""
+    with servers.run_webdav(tmp_path_factory.mktemp("webdav")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def lying_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """An S3 server of this session that takes no notice of conditions."""
+    with servers.run_rclone_s3(tmp_path_factory.mktemp("rclone"), BUCKET) as port:
+        yield port
+
+
+@pytest.fixture
+def place_on(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Place]]:
+    """Makes a fresh folder on a server of this kind; secrets are in the environment."""
+
+    def make(kind: str) -> Place:
+        name = uuid.uuid4().hex
+        if kind == "s3":
+            return Place(str(request.getfixturevalue("s3_url")))
+        if kind == "seaweed":
+            return Place(str(request.getfixturevalue("seaweed_url")))
+        if kind == "azure":
+            monkeypatch.setenv("TEST_AZURE_CONNECTION", request.getfixturevalue("azurite"))
+            options = {"connection_string": "${ENV:TEST_AZURE_CONNECTION}"}
+            return Place(f"az://{BUCKET}/{name}", options)
+        if kind == "gcs":
+            options = {"endpoint_url": request.getfixturevalue("fake_gcs"), "token": "anon"}
+            return Place(f"gs://{BUCKET}/{name}", options)
+        if kind == "sftp":
+            server = request.getfixturevalue("sshd")
+            options = {"key_filename": str(server.key_file), "look_for_keys": False}
+            return Place(f"{server.url}{tmp_path}/{name}", options)
+        monkeypatch.setenv("TEST_WEBDAV_PASSWORD", servers.WEBDAV_PASSWORD)
+        options = {"username": servers.WEBDAV_USER, "password": "${ENV:TEST_WEBDAV_PASSWORD}"}
+        return Place(f"{request.getfixturevalue('webdav')}/{name}", options)
+
+    yield make
+    Place("/nowhere").use()
 
 
 def refuse_nameless_files() -> Callable[..., int]:
@@ -137,6 +242,10 @@ def refuse_nameless_files() -> Callable[..., int]:
         pytest.param("s3", marks=pytest.mark.s3),
         pytest.param("s3, one writer", marks=pytest.mark.s3),
         pytest.param("s3, seaweed", marks=pytest.mark.s3),
+        pytest.param("azure", marks=pytest.mark.servers),
+        pytest.param("gcs", marks=pytest.mark.servers),
+        pytest.param("sftp", marks=pytest.mark.servers),
+        pytest.param("webdav", marks=pytest.mark.servers),
     ]
 )
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
@@ -149,7 +258,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     elif kind == "memory":
         url = f"memory://{uuid.uuid4().hex}/store"
     else:
-        url = str(request.getfixturevalue("seaweed_url" if way == "seaweed" else "s3_url"))
+        place = request.getfixturevalue("place_on")("seaweed" if way == "seaweed" else kind)
+        place.use()
+        url = place.url
     if request.param == "s3, one writer":
         request.getfixturevalue("s3_faults")(ignores_conditions=True)
     return open_output(url, single_writer=way == "one writer")

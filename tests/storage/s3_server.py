@@ -19,6 +19,8 @@ from werkzeug.serving import make_server
 NO_FAULTS: dict[str, Any] = {
     # Puts are done whatever their If-None-Match says, as some servers do.
     "ignores_conditions": False,
+    # So many requests are answered "503 Slow Down" and not done.
+    "num_busy": 0,
     # So many conditional puts that were done are not answered so.
     "num_lost": 0,
     # What is answered in their place: a status, or "drop" for a closed connection.
@@ -43,6 +45,10 @@ class FaultyS3:
             self.faults = {**NO_FAULTS, **json.loads(body)}
             start_response("200 OK", [("Content-Length", str(len(before)))])
             return [before]
+        if self.faults["num_busy"]:
+            self.faults["num_busy"] -= 1
+            start_response("503 Slow Down", [("Content-Length", "0")])
+            return []
         is_create = environ["REQUEST_METHOD"] == "PUT" and "HTTP_IF_NONE_MATCH" in environ
         if self.faults["ignores_conditions"]:
             environ.pop("HTTP_IF_NONE_MATCH", None)

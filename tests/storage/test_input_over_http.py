@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rdu_batch.dataset.line_index import LongestRows, index_file
+from rdu_batch.dataset.indexing import index_file
+from rdu_batch.dataset.line_index import LongestRows
 from rdu_batch.dataset.listing import list_inputs
 from rdu_batch.dataset.planning import make_plan, save_plan
 from rdu_batch.dataset.reader import RowReader

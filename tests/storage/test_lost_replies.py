@@ -9,7 +9,7 @@ import pytest
 
 from rdu_batch.dataset.planning import PlannedJob, load_plan, save_plan
 from rdu_batch.errors import CreateOnceUnsupported, ObjectMissing, StoreError
-from rdu_batch.job.plan import Plan, digest_of
+from rdu_batch.job.plan import FORMAT_VERSION, Plan, digest_of
 from rdu_batch.runner.canary import check_canary
 from rdu_batch.runner.commits import CommitRecord, SealedFile, create_commit
 from rdu_batch.runner.epochs import read_owner, take_epoch
@@ -17,9 +17,12 @@ from rdu_batch.runner.outcomes import Outcome, Totals
 from rdu_batch.runner.sealing import seal_shard
 from rdu_batch.sessions.registry import open_session
 from rdu_batch.storage.local_store import LocalStore
+from rdu_batch.storage.remote_store import RemoteStore
+from rdu_batch.storage.retries import Retries
 from rdu_batch.storage.store import open_store
 
 SetFaults = Callable[..., None]
+DECIDES = {"output": {"format": "jsonl", "rows_per_shard": 1}}
 #: How a store may lose a reply: the driver asks again and is refused, or it gives up.
 WAYS = ["says False", "fails"]
 
@@ -103,7 +106,7 @@ def test_an_epoch_whose_reply_is_lost_is_ours(tmp_path: Path, way: str) -> None:
 def test_a_shard_is_sealed_once_over_lost_replies(tmp_path: Path, way: str) -> None:
     """One record, which names the file that was published."""
     store = LossyStore(str(tmp_path), way)
-    plan = Plan(1, "test", "sha256:0", {}, 1, 1, 80, 1, (), ())
+    plan = Plan(FORMAT_VERSION, "test", "sha256:0", DECIDES, 1, 1, 80, 1, (), ())
     outcome = Outcome(True, "eos", b'{"row":[0,1],"prediction":"x"}\n', 3, 5)
     record = seal_shard(store, plan, plan.shard(0), [outcome])
     assert isinstance(record, CommitRecord)
@@ -115,7 +118,7 @@ def test_a_shard_is_sealed_once_over_lost_replies(tmp_path: Path, way: str) -> N
 def test_a_plan_whose_reply_is_lost_is_the_plan(tmp_path: Path, way: str) -> None:
     """Nothing is planned twice, and nothing ends with an error."""
     store = LossyStore(str(tmp_path), way)
-    plan = Plan(1, "test", digest_of({}), {}, 0, 0, 0, 1, (), ())
+    plan = Plan(FORMAT_VERSION, "test", digest_of(DECIDES), DECIDES, 0, 0, 0, 1, (), ())
     assert save_plan(store, PlannedJob(plan, ())) == plan
     assert load_plan(store) == plan
 
@@ -136,7 +139,7 @@ def test_a_canary_whose_reply_is_lost_is_the_runs(tmp_path: Path, way: str) -> N
 def test_the_driver_of_s3_takes_its_own_object_for_anothers(
     s3_url: str, s3_faults: SetFaults, lost_as: str
 ) -> None:
-    """It asks again by itself, and the server refuses: so what stands must be read."""
+    """It is asked again, and the server refuses: so what stands must be read."""
     store = open_store(s3_url)
     s3_faults(num_lost=1, lost_as=lost_as)
     assert store.create_once("a", b"mine") is False
@@ -148,11 +151,12 @@ def test_the_driver_of_s3_takes_its_own_object_for_anothers(
 
 @pytest.mark.s3
 def test_a_driver_of_s3_that_does_not_ask_again_fails_over_its_own_object(
-    s3_url: str, s3_faults: SetFaults, monkeypatch: pytest.MonkeyPatch
+    s3_url: str, s3_faults: SetFaults
 ) -> None:
     """As at the end of its patience; the look afterwards tells."""
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     store = open_store(s3_url)
+    assert isinstance(store, RemoteStore)
+    store.retries = Retries(num_tries=1)
     s3_faults(num_lost=1, lost_as="500 Internal Error")
     with pytest.raises(StoreError, match="cannot create"):
         store.create_once("a", b"mine")

@@ -13,25 +13,32 @@ import fsspec
 import pytest
 
 from rdu_batch.errors import CreateOnceUnsupported, StoreError
-from rdu_batch.job.plan import Plan
+from rdu_batch.job.plan import FORMAT_VERSION, Plan
 from rdu_batch.runner.outcomes import Outcome
 from rdu_batch.runner.sealing import seal_shard
 from rdu_batch.storage.local_store import LocalStore
+from rdu_batch.storage.object_store import ObjectStore
 from rdu_batch.storage.output_store import SingleWriterStore, check_output, open_output
-from rdu_batch.storage.remote_store import RemoteStore
 from rdu_batch.storage.store import Store, open_store
 
 if TYPE_CHECKING:
     from tests.storage.conftest import ScriptedS3
 
 FOLDER = "_run/probe"
+DECIDES = {"output": {"format": "jsonl", "rows_per_shard": 1}}
 WAY_OUT = "output.single_writer: true"
 
 
-def hf_like() -> RemoteStore:
-    """A driver that puts whole but has no create-once; over fsspec's memory."""
+class Unguarded(ObjectStore):
+    """Puts whole, and has no create-once."""
+
+    create_once_by = None
+
+
+def hf_like() -> Unguarded:
+    """Over fsspec's memory."""
     name = uuid.uuid4().hex
-    return RemoteStore(f"hf://{name}", "hf", fsspec.filesystem("memory"), f"/{name}")
+    return Unguarded(f"hf://{name}", "hf", fsspec.filesystem("memory"), f"/{name}")
 
 
 def test_every_store_of_ours_passes_the_check_and_is_left_clean(store: Store) -> None:
@@ -116,7 +123,7 @@ def test_a_server_that_fails_is_not_called_unable(scripted_s3: ScriptedS3) -> No
 
 def plan() -> Plan:
     """One shard of two rows."""
-    return Plan(1, "test", "sha256:0", {}, 1, 2, 80, 2, (), ())
+    return Plan(FORMAT_VERSION, "test", "sha256:0", DECIDES, 1, 2, 80, 2, (), ())
 
 
 def outcomes(word: bytes) -> list[Outcome]:

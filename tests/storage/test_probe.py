@@ -10,12 +10,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from rdu_batch.errors import StoreError
+from rdu_batch.errors import CreateOnceUnsupported, StoreError
 from rdu_batch.storage.creation_race import broken_race
 from rdu_batch.storage.local_store import LocalStore
+from rdu_batch.storage.object_store import ObjectStore
+from rdu_batch.storage.output_store import check_output
 from rdu_batch.storage.probe import MIN_ROUNDS, NUM_RACERS, probe_store
 from rdu_batch.storage.protocol import Guarantee, Protocol, Verdict
-from rdu_batch.storage.remote_store import RemoteStore
 from rdu_batch.storage.store import Store, open_store
 
 FOLDER = "_run/probe"
@@ -59,10 +60,22 @@ def test_a_server_that_ignores_the_condition_is_found_out(
     assert store.list_names("", recursive=True) == []
 
 
+@pytest.mark.servers
+def test_the_lying_server_is_found_out(lying_url: str) -> None:
+    """Rclone's S3 server says yes to every creator; one writer may use it all the same."""
+    store = open_store(lying_url)
+    report = probe_store(store, FOLDER)
+    assert report.protocol is Protocol.SINGLE_WRITER
+    verdicts = {found.guarantee: found.verdict for found in report.findings}
+    assert verdicts[Guarantee.CREATE_ONCE] is verdicts[Guarantee.CREATE_RACE] is Verdict.BROKEN
+    with pytest.raises(CreateOnceUnsupported, match="does not create objects exactly once"):
+        check_output(store, FOLDER)
+
+
 def test_a_driver_that_looks_and_then_writes_is_found_out_by_the_race(tmp_path: Path) -> None:
     """As fsspec's own local driver does: one creator alone is refused, eight at once are not."""
     filesystem = fsspec.filesystem("file", auto_mkdir=True)
-    store = RemoteStore(f"s3://{tmp_path}", "s3", filesystem, str(tmp_path))
+    store = ObjectStore(f"s3://{tmp_path}", "s3", filesystem, str(tmp_path))
     assert broken(store) == {Guarantee.CREATE_RACE}
 
 
@@ -211,10 +224,16 @@ def test_a_driver_that_only_reads_is_told_without_a_request() -> None:
     assert "cannot write an object whole" in found.seen
 
 
+class Unguarded(ObjectStore):
+    """Whole writes without a condition."""
+
+    create_once_by = None
+
+
 def test_a_driver_without_create_once_is_no_liar() -> None:
     """It says that it cannot, and one writer may use it."""
     url = f"hf://{uuid.uuid4().hex}"
-    store = RemoteStore(url, "hf", fsspec.filesystem("memory"), f"/{url[5:]}")
+    store = Unguarded(url, "hf", fsspec.filesystem("memory"), f"/{url[5:]}")
     report = probe_store(store, FOLDER)
     assert report.protocol is Protocol.SINGLE_WRITER
     assert report.create_once_by is None
