@@ -91,12 +91,15 @@ def _examples(data_dir: str) -> Iterator[Example]:
 
 
 def _listed(data_dir: str) -> list[ListedFile]:
-    """The files that a place means; refusals in words of this command, which has no job file."""
-    try:
-        return list_inputs([data_dir])
-    except InputError as error:
-        wanted = f'name .jsonl files, each line an object such as {{"{PROMPT_KEY}": "text"}}'
-        raise InputError(str(error).replace("narrow input.urls", wanted)) from error
+    """The .jsonl files that a place means; a job would read files of other formats, too."""
+    listed = list_inputs([data_dir])
+    files = [file for file in listed if file.format == "jsonl"]
+    if not files:
+        raise InputError(
+            f"{data_dir}: found {listed[0].path}, wanted .jsonl; name .jsonl files, each line an "
+            f'object such as {{"{PROMPT_KEY}": "text"}}'
+        )
+    return files
 
 
 def _is_lines(text: str) -> bool:

@@ -1,9 +1,9 @@
 """From the input URLs of a spec to the files they mean, in a fixed order.
 
-A URL is a file, a folder (its ``*.jsonl`` files, at any depth), or a pattern with ``*``, ``?``,
-``[...]`` (within one folder's names) or ``**`` (any folders). Names that begin with ``.`` or ``_``
-are left out, as Spark and Hive do, unless the URL spells the mark out: so that an output folder of
-another job can be an input without its ``_run/``.
+A URL is a file, a folder (its JSON lines and Parquet files, at any depth), or a pattern with ``*``,
+``?``, ``[...]`` (within one folder's names) or ``**`` (any folders). Names that begin with ``.`` or
+``_`` are left out, as Spark and Hive do, unless the URL spells the mark out: so that an output
+folder of another job can be an input without its ``_run/``.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from rdu_batch.dataset.formats import OF_FOLDERS, READABLE, InputFormat, format_of
 from rdu_batch.dataset.input_store import reading_input
 from rdu_batch.errors import InputError, ObjectMissing
 from rdu_batch.storage.store import ObjectStat, Store, open_object, open_store
+from rdu_batch.storage.urls import split_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-READABLE_SUFFIX = ".jsonl"
-_COMPRESSED = re.compile(r"\.jsonl\.[A-Za-z0-9]+$")
 _WILD = re.compile(r"[*?\[]")
 _HIDDEN = (".", "_")
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ListedFile:
     """An input file as the store lists it."""
 
@@ -37,6 +37,11 @@ class ListedFile:
     path: str
     size_bytes: int
     etag: str | None
+    #: The URL of the store that lists it, and its name there.
+    folder: str
+    name: str
+    #: Of ``formats.FORMATS``.
+    format: str
 
 
 def list_inputs(urls: Sequence[str]) -> list[ListedFile]:
@@ -46,21 +51,26 @@ def list_inputs(urls: Sequence[str]) -> list[ListedFile]:
         InputError: a URL means no file, the same file comes twice, a file cannot be read here, or
             its store cannot be opened or listed.
     """
-    first_url: dict[str, str] = {}
     listed: list[ListedFile] = []
+    # Files of one URL cannot be doubled: of a million of them nothing needs to be remembered.
+    first_url: dict[str, str] = {}
     for url in urls:
         with reading_input(url):
             files = _list_url(url)
-        for file in files:
-            _check_readable(file.url)
-            if file.url in first_url:
-                raise InputError(
-                    f"{file.url} is an input twice: by {first_url[file.url]} and by {url}; "
-                    "each file may be an input once, narrow one of the input.urls"
-                )
-            first_url[file.url] = url
-            listed.append(file)
+        if len(urls) > 1:
+            _note_doubled(files, url, first_url)
+        listed += files
     return listed
+
+
+def _note_doubled(files: Sequence[ListedFile], url: str, first_url: dict[str, str]) -> None:
+    for file in files:
+        if file.url in first_url:
+            raise InputError(
+                f"{file.url} is an input twice: by {first_url[file.url]} and by {url}; "
+                "each file may be an input once, narrow one of the two"
+            )
+        first_url[file.url] = url
 
 
 def _list_url(url: str) -> list[ListedFile]:
@@ -72,20 +82,24 @@ def _list_url(url: str) -> list[ListedFile]:
         return _list_pattern(url)
     store = open_store(url)
     objects = store.list_objects("", recursive=True)
-    visible = [(name, stat) for name, stat in objects if not _is_hidden(name)]
-    for name, _ in visible:
-        if _COMPRESSED.search(name):
-            _check_readable(store.join(name))
-    rows_of = [(name, stat) for name, stat in visible if name.endswith(READABLE_SUFFIX)]
-    if not rows_of:
+    visible, hidden = [], []
+    for name, stat in objects:
+        form = format_of(name)
+        if form is None or not form.is_meant_by_folder:
+            continue
+        if _is_hidden(name):
+            hidden.append(name)
+        else:
+            visible.append(_listed(store, name, stat, form))
+    if not visible:
         held = f"it holds {len(objects)} other files" if objects else "there is nothing there"
         raise InputError(
-            f"{url} means no input: {held}; wanted a {READABLE_SUFFIX} file, a folder of them or a "
-            "pattern (names that begin with . or _ are left out)"
+            f"{url} means no input: {held}; of a folder, {OF_FOLDERS} are inputs; wanted such "
+            f"files, or the name or a pattern of {READABLE} (names that begin with . or _ are left "
+            "out)"
         )
-    hidden = [name for name, _ in objects if _is_hidden(name) and name.endswith(READABLE_SUFFIX)]
     _note_left_out(url, hidden)
-    return [_listed(store, name, name, stat) for name, stat in rows_of]
+    return visible
 
 
 def _single_file(url: str) -> ListedFile | None:
@@ -93,23 +107,22 @@ def _single_file(url: str) -> ListedFile | None:
     if not name or name in (".", ".."):
         return None
     try:
-        return _listed(store, name, name, store.stat(name))
+        stat = store.stat(name)
     except ObjectMissing:
         return None
+    return _listed(store, name, stat, _readable_format(name, url))
 
 
 def _list_pattern(url: str) -> list[ListedFile]:
     """List what a pattern matches. The base is what comes before the first part with a wildcard."""
-    wild = _WILD.search(url)
-    slash = url.rfind("/", 0, wild.start() if wild else 0)
-    base, pattern = (url[: slash + 1], url[slash + 1 :]) if slash >= 0 else (".", url)
+    base, pattern = split_pattern(url)
     store = open_store(base)
     parts = pattern.split("/")
     objects = store.list_objects("", recursive=len(parts) > 1 or "**" in parts)
     matched, left_out = [], []
     for name, stat in objects:
         if _matches(name.split("/"), parts, hidden=False):
-            matched.append(_listed(store, name, name, stat))
+            matched.append(_listed(store, name, stat, _readable_format(name, store.join(name))))
         elif _matches(name.split("/"), parts, hidden=True):
             left_out.append(name)
     _note_left_out(url, left_out)
@@ -149,16 +162,19 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(_HIDDEN) for part in name.split("/"))
 
 
-def _listed(store: Store, name: str, path: str, stat: ObjectStat) -> ListedFile:
-    return ListedFile(store.join(name), path, stat.size_bytes, stat.etag)
+def _listed(store: Store, name: str, stat: ObjectStat, form: InputFormat) -> ListedFile:
+    url = store.join(name)
+    return ListedFile(url, name, stat.size_bytes, stat.etag, store.url, name, form.name)
 
 
-def _check_readable(url: str) -> None:
-    if not url.endswith(READABLE_SUFFIX):
+def _readable_format(name: str, url: str) -> InputFormat:
+    form = format_of(name)
+    if form is None:
         raise InputError(
-            f"cannot read {url}: its name does not end with {READABLE_SUFFIX}, the one format read "
-            "today; convert or unpack it, or narrow input.urls"
+            f"cannot read {url}: its name does not end as a format that is read ({READABLE}); "
+            "convert or rename it, or leave it out"
         )
+    return form
 
 
 def _note_left_out(url: str, names: Sequence[str]) -> None:

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from rdu_batch.dataset.line_index import LongestRows, index_file
+from rdu_batch.dataset.counting import CountRanges, count_here
+from rdu_batch.dataset.indexing import Tasks, index_files, index_until
+from rdu_batch.dataset.line_index import LongestRows
 from rdu_batch.dataset.listing import ListedFile, list_inputs
+from rdu_batch.dataset.recut import is_recut
 from rdu_batch.errors import InputError, ObjectMissing, OutputMismatch
 from rdu_batch.job import run_paths
 from rdu_batch.job.plan import (
@@ -28,7 +31,7 @@ from rdu_batch.job.plan import (
 from rdu_batch.storage.store import Store, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from rdu_batch.job.spec import JobSpec
 
@@ -37,44 +40,76 @@ _MAX_PAGE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
+class RecutCost:
+    """What is to be cut anew before a run can read it: decoded files that are large."""
+
+    num_files: int = 0
+    #: As they are stored.
+    stored_bytes: int = 0
+    decoded_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class PlannedJob:
-    """A plan and the content of its index pages, in the order of ``plan.index_pages``."""
+    """A plan, and the content of its index pages where nobody has taken them yet."""
 
     plan: Plan
     pages: tuple[bytes, ...]
+    recut: RecutCost = RecutCost()
 
 
 def make_plan(
-    spec: JobSpec, artifact_digest: str, *, window_bytes: int = WINDOW_BYTES
+    spec: JobSpec,
+    artifact_digest: str,
+    *,
+    take_page: Callable[[str, bytes], object] | None = None,
+    recut_url: str | None = None,
+    count_ranges: CountRanges = count_here,
+    window_bytes: int = WINDOW_BYTES,
 ) -> PlannedJob:
-    """List, pin and index the inputs of a job. Writes nothing.
-
-    ``window_bytes`` is the format's own but in tests.
+    """List, pin and index the inputs of a job. Writes nothing unless it is told where.
 
     With ``input.limit`` the files after the one in which the limit is reached are not read and are
     no part of the plan; the files before it are indexed whole, so their pins hold.
 
+    Args:
+        spec: the job.
+        artifact_digest: of the artifact that it runs.
+        take_page: takes the name and content of each index page as soon as it is whole; with None
+            they are kept for ``save_plan``, which for a million files takes memory.
+        recut_url: the output in which large decoded files are cut anew (``recut.py``). A URL, as
+            other processes write there, too. None cuts nothing: the plan can be shown, not run,
+            where ``PlannedJob.recut`` names files.
+        count_ranges: counts, here or in other processes. Not used with ``input.limit``.
+        window_bytes: the format's own but in tests.
+
     Raises:
-        InputError: an input is missing, unreadable, doubled, or changed while it was read.
+        InputError: an input is missing, unreadable, damaged, doubled, or changed while it was read.
         StoreError: a store failed.
     """
     listed = list_inputs(spec.input.urls)
     _check_not_own_output(listed, spec.output.url)
     limit = spec.input.limit
     longest = LongestRows()
-    pages = _PageWriter()
+    pages = _PageWriter(take_page)
+    tasks = Tasks(listed, window_bytes, recut_url)
+    if limit is None:
+        indexed_files = index_files(tasks, longest, count_ranges)
+    else:
+        indexed_files = index_until(tasks, longest, limit)
     num_rows = num_files = num_bytes = 0
-    for file in listed:
-        if limit is not None and num_rows >= limit:
-            break
-        row_limit = None if limit is None else limit - num_rows
-        indexed = index_file(
-            file, num_files, longest, row_limit=row_limit, window_bytes=window_bytes
-        )
+    recut = RecutCost()
+    for indexed in indexed_files:
         pages.add(indexed)
         num_files += 1
         num_rows += indexed.num_rows
         num_bytes += indexed.size_bytes
+        if is_recut(indexed):
+            recut = RecutCost(
+                recut.num_files + 1,
+                recut.stored_bytes + indexed.size_bytes,
+                recut.decoded_bytes + indexed.logical_bytes,
+            )
     pages.end_page()
     decides = job_decides(spec, artifact_digest)
     plan = Plan(
@@ -89,7 +124,7 @@ def make_plan(
         index_pages=tuple(pages.pages),
         longest_rows=longest.rows(),
     )
-    return PlannedJob(plan, tuple(pages.contents))
+    return PlannedJob(plan, tuple(pages.contents), recut)
 
 
 def save_plan(store: Store, planned: PlannedJob) -> Plan:
@@ -103,7 +138,8 @@ def save_plan(store: Store, planned: PlannedJob) -> Plan:
     """
     existing = load_plan(store)
     if existing is None:
-        for page, content in zip(planned.plan.index_pages, planned.pages, strict=True):
+        # Pages that were taken while the plan was made are there already.
+        for page, content in zip(planned.plan.index_pages, planned.pages, strict=False):
             store.put_whole(page.name, content)
         existing = Plan.from_bytes(_standing_plan(store, planned.plan))
     check_same_job(existing, planned.plan.decides, store)
@@ -133,7 +169,9 @@ def load_plan(store: Store) -> Plan | None:
         return None
 
 
-def plan_of_output(store: Store, spec: JobSpec, artifact_digest: str) -> Plan:
+def plan_of_output(
+    store: Store, spec: JobSpec, artifact_digest: str, *, count_ranges: CountRanges = count_here
+) -> Plan:
     """Return the plan an output has for this job; make and save one if it has none.
 
     An output that has its plan already is answered without listing or reading any input.
@@ -145,7 +183,14 @@ def plan_of_output(store: Store, spec: JobSpec, artifact_digest: str) -> Plan:
     """
     existing = load_plan(store)
     if existing is None:
-        return save_plan(store, make_plan(spec, artifact_digest))
+        planned = make_plan(
+            spec,
+            artifact_digest,
+            take_page=store.put_whole,
+            recut_url=store.url,
+            count_ranges=count_ranges,
+        )
+        return save_plan(store, planned)
     check_same_job(existing, job_decides(spec, artifact_digest), store)
     return existing
 
@@ -194,6 +239,7 @@ class _PageWriter:
     each other's pages.
     """
 
+    take_page: Callable[[str, bytes], object] | None = None
     pages: list[IndexPage] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
     _lines: list[bytes] = field(default_factory=list)
@@ -226,7 +272,10 @@ class _PageWriter:
                 num_rows=self._num_rows,
             )
         )
-        self.contents.append(content)
+        if self.take_page is not None:
+            self.take_page(self.pages[-1].name, content)
+        else:
+            self.contents.append(content)
         self._first_file += len(self._lines)
         self._first_row += self._num_rows
         self._lines, self._num_bytes, self._num_rows = [], 0, 0
@@ -240,5 +289,5 @@ def _check_not_own_output(listed: Iterable[ListedFile], output_url: str) -> None
         if file.url.startswith(prefix):
             raise InputError(
                 f"the input {file.url} lies in the output folder {output.url}, whose parts would "
-                "become inputs; choose another output.url, or narrow input.urls"
+                "become inputs; choose another output.url, or leave its folder out of the inputs"
             )

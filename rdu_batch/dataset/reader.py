@@ -1,27 +1,35 @@
 """Rows by their ordinal, read back through the plan's index and checked against its pins.
 
-Memory: one index page, the cached windows, one ranged read and one line.
+Memory: one index page, the cached windows, one ranged read and one line of at most
+``MAX_LINE_BYTES``. A longer line is not read at all: the index says where the next one begins.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+import itertools
+from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from rdu_batch.dataset.input_store import reading_input
-from rdu_batch.dataset.line_index import WINDOWS_PER_READ
-from rdu_batch.dataset.range_counter import BOM, is_blank, window_sha256
-from rdu_batch.errors import InputError, ObjectMissing, OutputMismatch, StoreError
-from rdu_batch.job.plan import WINDOW_BYTES, InputFile, Plan
+from rdu_batch.dataset.formats import FORMATS
+from rdu_batch.dataset.range_counter import BOM, is_blank
+from rdu_batch.dataset.window_reader import WindowReader
+from rdu_batch.errors import ObjectMissing, OutputMismatch
+from rdu_batch.job.plan import MAX_DECODED_BYTES, MAX_LINE_BYTES, WINDOW_BYTES, InputFile, Plan
 from rdu_batch.job.records import Row
-from rdu_batch.storage.store import Store, open_object
+from rdu_batch.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MAX_CACHED_WINDOWS = 8
+    from rdu_batch.dataset.table import TableReader
+
+#: Lines are cut out of so many bytes at once: a lease of few rows does not cut a whole window.
+_CUT_BYTES: Final = 1 << 16
+#: What is kept of a line that is too long.
+_BEGINNING_BYTES: Final = 256
+_new_row = tuple.__new__
 
 
 class RowReader:
@@ -31,16 +39,30 @@ class RowReader:
         store: The output, which holds the index pages.
         plan: The plan of that output.
         window_bytes: The window of the index; the plan's own but in tests.
+        max_line_bytes: Longer lines are told by their beginning; the format's own but in tests.
+        max_decoded_bytes: As the plan was made with; the format's own but in tests.
     """
 
-    def __init__(self, store: Store, plan: Plan, *, window_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        plan: Plan,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        max_decoded_bytes: int = MAX_DECODED_BYTES,
+    ) -> None:
         self._store = store
         self._plan = plan
         self._window_bytes = window_bytes
+        self._max_line_bytes = max_line_bytes
+        self._windows = WindowReader(
+            store, window_bytes=window_bytes, max_decoded_bytes=max_decoded_bytes
+        )
         self._page: tuple[int, tuple[InputFile, ...]] | None = None
-        self._input: tuple[int, Store, str] | None = None
-        self._windows: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._starts: _WindowStarts | None = None
         self._place: _Place | None = None
+        self._table: TableReader | None = None
 
     def input_files(self) -> Iterator[InputFile]:
         """Yield the input files of all pages in order.
@@ -54,7 +76,8 @@ class RowReader:
     def read_rows(self, first_row: int, end_row: int) -> Iterator[Row]:
         """Yield the rows of ordinals ``[first_row, end_row)`` in order.
 
-        A row's bytes are its line without the LF, otherwise as the file has them.
+        A row's bytes are its line without the LF, otherwise as the stream has them; of a line of
+        more than ``MAX_LINE_BYTES`` only the beginning, with ``too_long_bytes`` set.
 
         Raises:
             ValueError: the range is not one of the plan's rows.
@@ -78,37 +101,63 @@ class RowReader:
                 file_end_row = file_first_row + file.num_rows
                 if row < file_end_row:
                     last = min(end_row, file_end_row)
-                    yield from self._rows_of_file(file, file_first_row, row, last)
+                    if FORMATS[file.format].content == "table":
+                        yield from self._records(file, file_first_row, row, last)
+                    else:
+                        yield from self._rows_of_file(file, file_first_row, row, last)
                     row = last
                 file_first_row = file_end_row
             if row >= end_row:
                 return
 
+    def _records(
+        self, file: InputFile, file_first_row: int, first_row: int, end_row: int
+    ) -> Iterator[Row]:
+        from rdu_batch.dataset.table import TableReader
+
+        if self._table is None:
+            self._table = TableReader(self._windows, max_line_bytes=self._max_line_bytes)
+        return self._table.rows(file, file_first_row, first_row, end_row)
+
     def _rows_of_file(
         self, file: InputFile, file_first_row: int, first_row: int, end_row: int
     ) -> Iterator[Row]:
-        span = _span_of(file, first_row - file_first_row, end_row - file_first_row)
-        start = _Place(
+        starts = self._starts_of(file)
+        window = starts.window_of(first_row - file_first_row)
+        place = _Place(
             file.index,
-            file_first_row + span.rows_before,
-            span.lines_before,
-            file.windows[span.first_window].first_line_offset,
+            file_first_row + starts.rows[window],
+            starts.lines[window],
+            file.windows[window].first_line_offset,
         )
         # Leases of small rows follow each other within a window: go on where the last one ended.
         left = self._place
         if left is not None and left.file_index == file.index:
-            start = left if start.ordinal <= left.ordinal <= first_row else start
-        ordinal, line = start.ordinal, start.lines_before
-        for offset, line_bytes in self._lines_from(file, start.offset, span.last_window):
+            place = left if place.ordinal <= left.ordinal <= first_row else place
+        last_window = starts.window_of(end_row - 1 - file_first_row)
+        ordinal, line, offset = place.ordinal, place.lines_before, place.offset
+        is_row_end = starts.rows
+        path, index = file.path, file.index
+        is_text = FORMATS[file.format].is_plain_text
+        for piece, num_bytes, window in self._lines_from(file, offset, last_window):
             line += 1
-            if is_blank(line_bytes.removeprefix(BOM) if offset == 0 else line_bytes):
-                continue
-            if ordinal >= first_row:
-                yield Row(ordinal, file.index, line, file.path, offset, line_bytes)
-            ordinal += 1
-            if ordinal == end_row:
-                self._place = _Place(file.index, ordinal, line, offset + len(line_bytes) + 1)
-                return
+            # Nearly always the first byte tells that a line is not blank.
+            if num_bytes > self._max_line_bytes:
+                # The last line of its window: a row unless all rows of the window are counted.
+                is_row = ordinal - file_first_row < is_row_end[window + 1]
+            else:
+                is_row = not is_blank(piece if offset else piece.removeprefix(BOM))
+            if is_row:
+                if ordinal >= first_row:
+                    too_long_bytes = num_bytes if num_bytes > self._max_line_bytes else 0
+                    yield _new_row(
+                        Row, (ordinal, index, line, path, offset, piece, too_long_bytes, is_text)
+                    )
+                ordinal += 1
+                if ordinal == end_row:
+                    self._place = _Place(index, ordinal, line, offset + num_bytes + 1)
+                    return
+            offset += num_bytes + 1
         raise OutputMismatch(
             f"the index of {file.url} names more rows than the file has; the index in "
             f"{self._store.url} is wrong, choose another output.url to plan anew"
@@ -116,67 +165,58 @@ class RowReader:
 
     def _lines_from(
         self, file: InputFile, offset: int, last_window: int
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset, bytes without the LF) of all lines from the one at ``offset`` on."""
-        first_window, position = divmod(offset, self._window_bytes)
+    ) -> Iterator[tuple[bytes, int, int]]:
+        """Yield the lines from the one at ``offset`` on, which lie one after the other.
+
+        Each as its bytes without the LF, their number, and the window in which it begins. Of a line
+        that is too long, only the beginning.
+        """
+        index, position = divmod(offset, self._window_bytes)
         pieces: list[bytes] = []
-        for index in range(first_window, len(file.windows)):
-            content = self._window(file, index, last_window)
-            while (newline := content.find(b"\n", position)) >= 0:
-                line_bytes = content[position:newline]
+        begun = index
+        while index < len(file.windows):
+            content = self._windows.window(file, index, last_window)
+            for lines in _cut(content, position):
+                position += sum(map(len, lines)) + len(lines)
                 if pieces:
-                    line_bytes = b"".join((*pieces, line_bytes))
+                    line = b"".join((*pieces, lines.pop(0)))
                     pieces.clear()
-                yield offset, line_bytes
-                position = newline + 1
-                offset = index * self._window_bytes + position
+                    yield line, len(line), begun
+                for line in lines:
+                    yield line, len(line), index
             if position < len(content):
+                if not pieces:
+                    begun = index
+                    begin = index * self._window_bytes + position
+                    end = self._end_of_open_line(file, index, begin, last_window)
+                    if end - begin > self._max_line_bytes:
+                        beginning = content[position : position + _BEGINNING_BYTES]
+                        yield beginning, end - begin, begun
+                        index, position = divmod(end + 1, self._window_bytes)
+                        continue
                 pieces.append(content[position:])
+            index += 1
             position = 0
         if pieces:
-            yield offset, b"".join(pieces)
+            line = b"".join(pieces)
+            yield line, len(line), begun
 
-    def _window(self, file: InputFile, index: int, last_wanted: int) -> bytes:
-        """Return a checked window; reads ahead to ``last_wanted``, or past it for a long line."""
-        key = (file.index, index)
-        if key not in self._windows:
-            num_wanted = last_wanted - index + 1
-            if num_wanted <= 0:
-                num_wanted = 1 if index == last_wanted + 1 else WINDOWS_PER_READ
-            self._fetch(file, index, min(num_wanted, WINDOWS_PER_READ, len(file.windows) - index))
-        self._windows.move_to_end(key)
-        return self._windows[key]
+    def _end_of_open_line(self, file: InputFile, window: int, begin: int, last_window: int) -> int:
+        """Where a line ends that is open at a window's end; exactly so if it is too long."""
+        starts = self._starts_of(file)
+        following = bisect_right(starts.lines, starts.lines[window + 1]) - 1
+        if following < len(file.windows):
+            return file.windows[following].first_line_offset - 1
+        end = file.logical_bytes
+        if end - begin > self._max_line_bytes:
+            last = self._windows.window(file, len(file.windows) - 1, last_window)
+            end -= last.endswith(b"\n")
+        return end
 
-    def _fetch(self, file: InputFile, first: int, num_windows: int) -> None:
-        store, name = self._open_input(file)
-        start = first * self._window_bytes
-        end = min(start + num_windows * self._window_bytes, file.size_bytes)
-        with reading_input(file.url):
-            try:
-                content = store.read_range(name, start, end)
-            except StoreError:
-                _check_pin(store, name, file)  # a change is said as a change, not as a failed read
-                raise
-        for index in range(first, first + num_windows):
-            begin = (index - first) * self._window_bytes
-            window = content[begin : begin + self._window_bytes]
-            if window_sha256(window) != file.windows[index].sha256:
-                raise _changed(
-                    file,
-                    f"bytes {start + begin} to {start + begin + len(window)} are not those planned",
-                )
-            self._windows[file.index, index] = window
-            if len(self._windows) > _MAX_CACHED_WINDOWS:
-                self._windows.popitem(last=False)
-
-    def _open_input(self, file: InputFile) -> tuple[Store, str]:
-        """Open an input; its pin is checked when the reader comes to it from another file."""
-        if self._input is None or self._input[0] != file.index:
-            with reading_input(file.url):
-                store, name = open_object(file.url)
-                _check_pin(store, name, file)
-            self._input = (file.index, store, name)
-        return self._input[1], self._input[2]
+    def _starts_of(self, file: InputFile) -> _WindowStarts:
+        if self._starts is None or self._starts.file_index != file.index:
+            self._starts = _WindowStarts.of(file, self._store)
+        return self._starts
 
     def _files_of_page(self, index: int) -> tuple[InputFile, ...]:
         if self._page is None or self._page[0] != index:
@@ -198,6 +238,18 @@ class RowReader:
         return tuple(InputFile.from_line(line) for line in content.splitlines())
 
 
+def _cut(content: bytes, position: int) -> Iterator[list[bytes]]:
+    """Yield the lines of a window from ``position`` on that end in it, many at once."""
+    while True:
+        end = content.rfind(b"\n", position, position + _CUT_BYTES)
+        if end < 0:
+            end = content.find(b"\n", position)
+        if end < 0:
+            return
+        yield content[position:end].split(b"\n")
+        position = end + 1
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where the row of an ordinal, or a blank line in front of it, begins in its file."""
@@ -209,45 +261,24 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Span:
-    """The windows in which the lines of some rows of a file begin."""
+class _WindowStarts:
+    """Rows and lines before each window of a file; one more than windows."""
 
-    first_window: int
-    last_window: int
-    #: Rows and lines of the file before the first window's own.
-    rows_before: int
-    lines_before: int
+    file_index: int
+    rows: list[int]
+    lines: list[int]
 
+    @classmethod
+    def of(cls, file: InputFile, store: Store) -> _WindowStarts:
+        rows = list(itertools.accumulate((each.num_rows for each in file.windows), initial=0))
+        lines = list(itertools.accumulate((each.num_lines for each in file.windows), initial=0))
+        if rows[-1] != file.num_rows:
+            raise OutputMismatch(
+                f"the index of {file.url} in {store.url} counts {rows[-1]} rows in its windows, "
+                f"wanted {file.num_rows}; choose another output.url to plan anew"
+            )
+        return cls(file.index, rows, lines)
 
-def _span_of(file: InputFile, first_row: int, end_row: int) -> _Span:
-    """Find the windows of rows ``[first_row, end_row)`` of a file; the range is not empty."""
-    first_window = rows_before = lines_before = num_rows = num_lines = 0
-    for index, window in enumerate(file.windows):
-        if num_rows <= first_row < num_rows + window.num_rows:
-            first_window, rows_before, lines_before = index, num_rows, num_lines
-        num_rows += window.num_rows
-        num_lines += window.num_lines
-        if num_rows >= end_row:
-            return _Span(first_window, index, rows_before, lines_before)
-    raise OutputMismatch(
-        f"the index of {file.url} counts {num_rows} rows in its windows, wanted {file.num_rows}; "
-        "choose another output.url to plan anew"
-    )
-
-
-def _check_pin(store: Store, name: str, file: InputFile) -> None:
-    try:
-        found = store.stat(name)
-    except ObjectMissing as error:
-        raise _changed(file, "it is gone") from error
-    if found.size_bytes != file.size_bytes:
-        raise _changed(file, f"it has {found.size_bytes} bytes, planned {file.size_bytes}")
-    if file.etag is not None and found.etag is not None and found.etag != file.etag:
-        raise _changed(file, f"its etag is {found.etag}, planned {file.etag}")
-
-
-def _changed(file: InputFile, found: str) -> InputError:
-    return InputError(
-        f"{file.url} changed since the plan was made: {found}; put the old file back, or choose "
-        "another output.url to plan the inputs as they are now"
-    )
+    def window_of(self, row: int) -> int:
+        """The window in which a row of the file begins."""
+        return bisect_right(self.rows, row) - 1

@@ -1,4 +1,4 @@
-"""One JSON object to values, with the exact text of each top-level value.
+"""One JSON object to values, and to the exact text of each top-level value for who asks.
 
 Promises: stricter than ``json.loads``: no NaN, no duplicate key at any depth, no half surrogate
 pair, no nesting deeper than ``MAX_DEPTH``; the same text is refused with the same reason and detail
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -57,6 +58,9 @@ _decoder_of_long_numbers = json.JSONDecoder(
     object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant, parse_int=_whole_number
 )
 
+#: The C parser's own entrance: what ``decode`` does around it costs as much again for a short line.
+_scan: Callable[[str, int], tuple[Any, int]] = vars(_decoder)["scan_once"]
+
 _BLANK = "[ \t\n\r]*+"
 # A key without escapes, its colon and the blanks up to its value. Other keys take a slower way.
 _KEY = rf'"([^"\\\x00-\x1f]*+)"{_BLANK}:{_BLANK}'
@@ -74,16 +78,44 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 
 
-def read_object(text: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values of a JSON object, and the exact text of each.
+def read_object(text: str) -> dict[str, Any]:
+    """The values of a JSON object.
 
     An integer of more than ``MAX_INT_DIGITS`` characters is a ``Decimal``, any other an ``int``.
 
     Raises:
         RowError: not_json, not_unicode, not_an_object, duplicate_key or too_deep. Ends the row.
     """
-    if text.count("[") + text.count("{") > MAX_DEPTH:
+    if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(text)
+    values = _read_plain(text)
+    if values is None:
+        values = _read_strictly(text)[0]
+    if "\\u" in text and _SURROGATE_ESCAPE.search(text):
+        _check_surrogates(text)
+    return values
+
+
+def read_texts(text: str) -> dict[str, str]:
+    """The exact text of each value of a JSON object that ``read_object`` has read."""
+    return _read_strictly(text)[1]
+
+
+def _read_plain(text: str) -> dict[str, Any] | None:
+    """The values of a good object; None for the strict parse to say what it is."""
+    if len(text) > MAX_INT_DIGITS and _LONG_NUMBER.search(text):
+        return None
+    try:
+        values, end = _scan(text, 0)
+    except (ValueError, StopIteration, RecursionError):
+        return None
+    if type(values) is not dict or (end != len(text) and text[end:].strip(" \t\r\n")):
+        return None
+    return values
+
+
+def _read_strictly(text: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Every value and its exact text, by a parse that says what is wrong, and where."""
     opened = _match_open(text)
     if opened is None:
         _refuse_not_an_object(text)
@@ -96,8 +128,6 @@ def read_object(text: str) -> tuple[dict[str, Any], dict[str, str]]:
         _refuse_not_json("character", end, 'wanted "," and a key, or "}"')
     if closed.end() != len(text):
         _refuse_not_json("character", closed.end(), "wanted nothing after the object")
-    if "\\u" in text and _SURROGATE_ESCAPE.search(text):
-        _check_surrogates(text)
     return values, texts
 
 

@@ -4,9 +4,11 @@ Promises: plain frozen values and pure functions; the same values give the same 
 machine (sorted keys, UTF-8, one text for each number); which shard a row belongs to depends on the
 plan alone. Does not: list or read inputs (``dataset``), or store anything (``storage``).
 
-Row semantics: a file is split on LF only. A line number is 1-based and counts every line, blank
-ones too. A row is a line that is not blank: something is left after removing a byte order mark at
-offset 0 and stripping spaces, tabs and CR. Row ordinals count rows over all files in index order.
+Row semantics: every input is a logical stream of lines, split on LF only: a file's own bytes, the
+decompressed ones, or the elements of a JSON array, one a line. A line number is 1-based and counts
+every line, blank ones too. A row is a line that is not blank: something is left after removing a
+byte order mark at offset 0 and stripping spaces, tabs and CR. In a table (Parquet) every record is
+a line and a row. Row ordinals count rows over all files in index order.
 """
 
 from __future__ import annotations
@@ -24,45 +26,59 @@ if TYPE_CHECKING:
     from rdu_batch.job.spec import JobSpec
 
 #: Version of the plan and of the files it leads to; a change of either is a change of the other.
-FORMAT_VERSION = 1
-#: Version of a plan that has a parent, whose output a program without ``retry-dead`` must not go on
-#: with: it would run kept rows again. All else of it is as in ``FORMAT_VERSION``.
-FORMAT_VERSION_WITH_PARENT = 2
-#: A file is indexed, and read, in windows of this many bytes.
+FORMAT_VERSION = 3
+#: A stream is indexed, and read, in windows of this many bytes.
 WINDOW_BYTES = 1 << 20
+#: A stream that must be decoded is decoded from its start by whoever reads it, up to this size; a
+#: larger one is cut anew into pieces that can be read alone.
+MAX_DECODED_BYTES = 64 << 20
+#: Windows of one such piece.
+WINDOWS_PER_PIECE = 8
+#: A longer line is never held in memory: it is a dead letter.
+MAX_LINE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Window:
-    """The lines that START in bytes [k * W, (k + 1) * W) of a file, W = ``WINDOW_BYTES``."""
+    """The lines that START in bytes [k * W, (k + 1) * W) of a stream, W = ``WINDOW_BYTES``.
+
+    In a table a window is a row group: its records, and the number of the first from 0.
+    """
 
     num_lines: int
     #: Lines that are not blank.
     num_rows: int
     #: Absolute offset of the first line that starts here; -1 if none does.
     first_line_offset: int
-    #: 16 hex digits of the sha256 of the window's own bytes.
+    #: 16 hex digits of the sha256 of the window's own bytes; in a table, of the bytes stored.
     sha256: str
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One input file, pinned and indexed. Exactly one of ``etag`` and ``sha256`` is set."""
+    """One input file, pinned and indexed."""
 
     index: int
     url: str
     #: Relative to the part of its URL pattern that has no wildcard; seeds the sampling of its rows.
     path: str
+    #: As its name ends, such as ``jsonl.gz``.
+    format: str
+    #: Of the file as it is stored.
     size_bytes: int
+    #: Of the file as it is stored; None where the store gives none.
     etag: str | None
-    sha256: str | None
+    #: Bytes of the logical stream; for a table, its records.
+    logical_bytes: int
+    #: Digest of the content: the sha256 of its windows' digests, one after the other.
+    windows_sha256: str
     num_lines: int
     num_rows: int
     windows: tuple[Window, ...]
 
     def to_line(self) -> bytes:
         """One line of an index page, with its LF."""
-        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        content = dict(self.__dict__)
         content["windows"] = [
             [w.num_lines, w.num_rows, w.first_line_offset, w.sha256] for w in self.windows
         ]
@@ -80,6 +96,11 @@ class InputFile:
                 "a line of the index in _run/index/ is damaged; wanted one input file as JSON; "
                 "delete the output folder, or choose another one, and run again"
             ) from error
+
+
+def digest_of_windows(windows: Iterable[Window]) -> str:
+    """The hex sha256 of the digests of these windows, one after the other."""
+    return hashlib.sha256("".join(window.sha256 for window in windows).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -159,7 +180,7 @@ class Plan:
     rows_per_shard: int
     index_pages: tuple[IndexPage, ...]
     longest_rows: tuple[LongestRow, ...]
-    #: Set for a retry of dead letters, and then ``version`` is ``FORMAT_VERSION_WITH_PARENT``.
+    #: Set for a retry of dead letters.
     parent: Parent | None = None
 
     @property
@@ -185,7 +206,7 @@ class Plan:
 
     def with_parent(self, parent: Parent) -> Plan:
         """The plan of a retry: the same rows in the same shards, made from that parent."""
-        return replace(self, version=FORMAT_VERSION_WITH_PARENT, parent=parent)
+        return replace(self, parent=parent)
 
     def to_bytes(self) -> bytes:
         """The plan as JSON a person can read; the same plan always gives the same bytes."""
@@ -207,17 +228,16 @@ class Plan:
             version = values["version"]
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged_plan(f"it is not a plan ({len(content)} bytes)") from error
-        if version not in (FORMAT_VERSION, FORMAT_VERSION_WITH_PARENT):
+        if version != FORMAT_VERSION:
             raise OutputMismatch(
-                f"{_PLAN_NAME}: found plan version {version!r:.40}; this program reads versions "
-                f"{FORMAT_VERSION} and {FORMAT_VERSION_WITH_PARENT}; finish this output with the "
-                "program that made it, or choose another output.url"
+                f"{_PLAN_NAME}: found plan version {version!r:.40}; this program reads version "
+                f"{FORMAT_VERSION}; finish this output with the program that made it, or choose "
+                "another output.url"
             )
         try:
             pages = tuple(IndexPage(**page) for page in values.pop("index_pages"))
             longest = tuple(LongestRow(**row) for row in values.pop("longest_rows"))
-            has_parent = version == FORMAT_VERSION_WITH_PARENT
-            parent = Parent.from_json(values.pop("parent")) if has_parent else None
+            parent = Parent.from_json(values.pop("parent")) if "parent" in values else None
             return cls(index_pages=pages, longest_rows=longest, parent=parent, **values)
         except (TypeError, KeyError) as error:
             raise _damaged_plan("its fields are not those of a plan") from error
@@ -241,7 +261,8 @@ def job_decides(spec: JobSpec, artifact_digest: str) -> dict[str, Any]:
     """
     return {
         "format_version": FORMAT_VERSION,
-        "input": spec.input.model_dump(mode="json"),
+        # How to reach the bytes does not decide them.
+        "input": spec.input.model_dump(mode="json", exclude={"storage_options"}),
         "prompt": spec.prompt.model_dump(mode="json"),
         "artifact_digest": artifact_digest,
         "session": {"kind": spec.session.kind, "threads": spec.session.threads},

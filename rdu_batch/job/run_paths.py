@@ -17,6 +17,8 @@ RUN_FOLDER = "_run"
 PLAN = "_run/plan.json"
 #: Folder of the line index that the plan names page by page.
 INDEX_FOLDER = "_run/index"
+#: Folder of large compressed inputs, cut anew into pieces that can be read alone.
+RECUT_FOLDER = "_run/recut"
 #: Folder of what is known of sessions that died; for people.
 FORENSICS_FOLDER = "_run/forensics"
 #: What a job produced; written when every shard is committed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import uuid
 from pathlib import Path
 
@@ -21,7 +22,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     for name in (
         "b.jsonl",
         "a.jsonl",
-        "notes.txt",
+        "notes.md",
+        "README.txt",
+        "manifest.json",
+        "deep/c.txt.gz",
         "deep/c.jsonl",
         "deep/er/d.jsonl",
         "_run/index/0.jsonl",
@@ -96,7 +100,7 @@ def test_the_same_file_twice_is_refused_with_both_urls(folder: Store) -> None:
         list_inputs([folder.join("a.jsonl"), folder.join("*.jsonl")])
 
 
-@pytest.mark.parametrize("name", ["nothing.jsonl", "none/", "none/*.jsonl", "*.json", "deep/er/x*"])
+@pytest.mark.parametrize("name", ["nothing.jsonl", "none/", "none/*.jsonl", "*.bz2", "deep/er/x*"])
 def test_a_url_that_means_nothing_is_refused_by_name(folder: Store, name: str) -> None:
     """Silence would run a smaller job than wanted."""
     with pytest.raises(InputError, match="means no input") as caught:
@@ -104,19 +108,38 @@ def test_a_url_that_means_nothing_is_refused_by_name(folder: Store, name: str) -
     assert folder.join(name) in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["notes.txt", "*", "x.jsonl.gz", "*.gz"])
+@pytest.mark.parametrize("url", ["notes.md", "*", "x.tar.gz", "*.gz", "gz", ".jsonl.rar"])
 def test_a_suffix_that_is_not_read_is_refused(folder: Store, url: str) -> None:
-    """The message says which one is read today."""
-    folder.put_whole("x.jsonl.gz", b"\x1f\x8b")
-    with pytest.raises(InputError, match=r"does not end with \.jsonl, the one format read today"):
+    """Where it is asked for by name, or by a pattern. The message says which can be read."""
+    for name in ("notes.md", "x.tar.gz", "gz", ".jsonl.rar"):
+        folder.put_whole(name, b"x")
+    with pytest.raises(
+        InputError, match=r"does not end as a format that is read \(\.jsonl, "
+    ) as no:
         list_inputs([folder.join(url)])
+    assert "input.urls" not in str(no.value)
 
 
-def test_compressed_files_in_a_folder_are_not_skipped_in_silence(folder: Store) -> None:
-    """Half of a corpus must not go missing because it is packed."""
-    folder.put_whole("deep/x.jsonl.zst", b"1")
-    with pytest.raises(InputError, match=r"x\.jsonl\.zst: its name does not end with \.jsonl"):
-        list_inputs([folder.url])
+def test_packed_rows_and_tables_of_a_folder_are_taken(folder: Store) -> None:
+    """Half of a corpus must not go missing because it is packed; a README is no row of it."""
+    names = ["x.jsonl.zst", "x.jsonl.gz", "x.jsonl.bz2", "x.jsonl.xz", "x.parquet"]
+    by_name = ["x.json", "x.json.gz", "x.txt", "x.txt.xz"]
+    for name in (*names, *by_name, "x.csv", "x.gz", "x.md"):
+        folder.put_whole(f"new/{name}", b"1")
+    found = list_inputs([folder.join("new")])
+    assert [file.path for file in found] == sorted(names)
+    assert [file.format for file in found] == [name[2:] for name in sorted(names)]
+    urls = [folder.join(f"new/{pattern}") for pattern in ("*.json", "*.json.gz", "*.txt*")]
+    assert [file.path for file in list_inputs(urls)] == by_name
+
+
+def test_a_folder_of_texts_alone_says_how_to_name_them(folder: Store) -> None:
+    """They are no input by themselves."""
+    folder.put_whole("texts/a.txt", b"1")
+    with pytest.raises(
+        InputError, match=r"holds 1 other files; of a folder, \.jsonl .* pattern of"
+    ):
+        list_inputs([folder.join("texts")])
 
 
 def test_a_file_whose_name_has_wildcards_is_found_by_its_name(folder: Store) -> None:
@@ -141,7 +164,9 @@ def test_a_dead_link_among_the_inputs_is_listed(tmp_path: Path) -> None:
     assert paths(str(tmp_path)) == ["a.jsonl", "b.jsonl"]
 
 
-def test_an_input_without_its_driver_names_the_extra() -> None:
+def test_an_input_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """An input that cannot be read ends with exit 4, in the store's own words."""
-    with pytest.raises(InputError, match=r"rdu_batch\[gcs\]"):
-        list_inputs(["gs://bucket/*.jsonl"])
+    for module in ("webdav4", "webdav4.client", "webdav4.fsspec"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=r"rdu_batch\[webdav\]"):
+        list_inputs(["webdav://127.0.0.1:9/*.jsonl"])
