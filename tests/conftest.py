@@ -26,6 +26,10 @@ ONE_PROCESS = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share something in one process."""
     for item in items:
+        if item.get_closest_marker("servers") is not None:
+            # Each server is started once, not once in every process.
+            item.add_marker(pytest.mark.xdist_group("servers"))
+            continue
         places = (place for place in ONE_PROCESS if item.path.is_relative_to(place))
         if (place := next(places, None)) is not None:
             item.add_marker(pytest.mark.xdist_group(place.name))

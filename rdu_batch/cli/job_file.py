@@ -12,6 +12,7 @@ import click
 from rdu_batch.errors import SpecError
 from rdu_batch.job.loading import load_spec
 from rdu_batch.job.spec import JobSpec
+from rdu_batch.storage.options_in_force import use_storage_options
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,7 +40,7 @@ def job_file_options(command: Command) -> Command:
 def read_job_file(
     job_file: str, overrides: Sequence[str], date: str | None, limit: int | None
 ) -> JobSpec:
-    """Read a job file, ``-`` for standard input, with its overrides.
+    """Read a job file, ``-`` for standard input, with its overrides; use its storage options.
 
     Raises:
         SpecError: it cannot be read, or holds mistakes; all of them at once.
@@ -51,4 +52,6 @@ def read_job_file(
         raise SpecError(
             [f"{job_file}: the job file cannot be read: {reason}. Name a YAML job file."]
         ) from error
-    return load_spec(text, source=job_file, overrides=overrides, date=date, limit=limit)
+    spec = load_spec(text, source=job_file, overrides=overrides, date=date, limit=limit)
+    use_storage_options(spec)
+    return spec

@@ -15,20 +15,50 @@ from rdu_batch.cli.job_file import job_file_options, read_job_file
 from rdu_batch.errors import OutputMismatch
 
 if TYPE_CHECKING:
+    from rdu_batch.dataset.planning import PlannedJob, RecutCost
     from rdu_batch.job.plan import Plan
+    from rdu_batch.storage.store import Store
 
 
 @click.command("plan")
 @job_file_options
-def plan(job_file: str, overrides: tuple[str, ...], date: str | None, limit: int | None) -> int:
-    """Show what a run of JOB_FILE would do: files, rows, shards. Writes nothing.
+@click.option(
+    "--sample", type=click.IntRange(min=1), default=5, show_default=True, metavar="N",
+    help="--render: rows to show, spread over all inputs, the same ones each time.",
+)  # fmt: skip
+@click.option(
+    "--render", is_flag=True, help="Show sampled prompts as they will be, and their tokens."
+)
+@click.option(
+    "--predict-from", type=click.IntRange(min=0), default=200, show_default=True, metavar="N",
+    help="Rows to read and count for the prediction; 0 makes none.",
+)  # fmt: skip
+def plan(
+    job_file: str,
+    overrides: tuple[str, ...],
+    date: str | None,
+    limit: int | None,
+    sample: int,
+    render: bool,
+    predict_from: int,
+) -> int:
+    """Show what a run of JOB_FILE would do: files, rows, shards, tokens, time. Writes nothing.
 
     Lists and indexes the inputs; an output that has its plan already is described by that plan.
     The last line of standard output is one JSON object.
     """
-    from rdu_batch.dataset.planning import OutputState, load_plan, make_plan, state_of_output
+    from rdu_batch.dataset.local_counting import local_counting
+    from rdu_batch.dataset.planning import (
+        OutputState,
+        RecutCost,
+        load_plan,
+        make_plan,
+        state_of_output,
+    )
     from rdu_batch.job.plan import diff_decides
     from rdu_batch.runner.identity import identify_job
+    from rdu_batch.runner.outlook import look_ahead
+    from rdu_batch.storage.options_in_force import use_storage_options
     from rdu_batch.storage.store import open_store
 
     spec = read_job_file(job_file, overrides, date, limit)
@@ -38,18 +68,50 @@ def plan(job_file: str, overrides: tuple[str, ...], date: str | None, limit: int
     existing = load_plan(output)
     state = state_of_output(output, existing, decides)
     is_ours = existing is not None and state is not OutputState.ANOTHER_JOB
-    shown = existing if is_ours and existing else make_plan(spec, identity.artifact_digest).plan
+    source: Store | PlannedJob
+    recut = RecutCost()
+    if is_ours and existing is not None:
+        shown, source = existing, output
+    else:
+        counting = local_counting(use_storage_options, spec)
+        source = make_plan(spec, identity.artifact_digest, count_ranges=counting)
+        shown, recut = source.plan, source.recut
     differences = diff_decides(existing.decides, decides) if existing and not is_ours else []
     exit_code = OutputMismatch.exit_code if differences else 0
-    for line in _table(shown, output.url, state, differences):
+    outlook = look_ahead(
+        spec,
+        source,
+        shown,
+        num_shown=sample if render else 0,
+        # Of a complete job there is nothing to predict, and its inputs may be gone.
+        num_sampled=0 if state is OutputState.COMPLETE else predict_from,
+    )
+    table = _table(shown, output.url, state, differences)
+    for line in [*table, *_recut_lines(recut), *outlook.to_lines()]:
         click.echo(line, err=True)
     summary = _summary(shown, output.url, state) | {
         "name": spec.name,
         "differences": differences,
+        "recut": {
+            "files": recut.num_files,
+            "stored_bytes": recut.stored_bytes,
+            "decoded_bytes": recut.decoded_bytes,
+        },
+        **outlook.to_json(),
         "exit": exit_code,
     }
     click.echo(json.dumps(summary, ensure_ascii=False))
     return exit_code
+
+
+def _recut_lines(recut: RecutCost) -> list[str]:
+    if not recut.num_files:
+        return []
+    cost = (
+        f"{recut.num_files:,} large compressed files: a run reads {recut.stored_bytes:,} bytes and "
+        f"writes their {recut.decoded_bytes:,} bytes to the output once, packed anew"
+    )
+    return [f"{'recut':<10}{cost}"]
 
 
 def _summary(plan: Plan, output_url: str, state: str) -> dict[str, Any]:

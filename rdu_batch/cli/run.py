@@ -81,6 +81,7 @@ def run_spec(
     """Run a job and say how it ended; the exit code."""
     from rdu_batch.report.progress import open_progress
     from rdu_batch.report.samples import sample_predictions
+    from rdu_batch.runner.published import read_lines
     from rdu_batch.runner.run_job import run_job
     from rdu_batch.storage.store import open_store
 
@@ -92,7 +93,7 @@ def run_spec(
     click.echo(summary.to_text(), err=True)
     if samples:
         click.echo("", err=True)
-        for line in sample_predictions(open_store(spec.output.url), samples):
+        for line in sample_predictions(open_store(spec.output.url), samples, read_lines):
             click.echo(line, err=True)
     click.echo(summary.to_line())
     return summary.exit

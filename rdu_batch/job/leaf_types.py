@@ -6,7 +6,7 @@ leaf has which type (``spec``), or how leaves go together (``spec_checks``).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -66,4 +66,15 @@ IsoDate = Annotated[
     str,
     AfterValidator(check_date),
     WithJsonSchema({"type": "string", "pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|\{date\})$"}),
+]
+#: What may be in it says ``storage_options.option_problems``; a section's check asks it.
+StorageOptions = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean", "object", "null"]},
+            "examples": [{"key": "${ENV:STORE_KEY}", "secret": "${ENV:STORE_SECRET}"}],
+        }
+    ),
 ]

@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from rdu_batch.errors import SpecError
 from rdu_batch.job.prompt import template_problems
+from rdu_batch.job.secret_words import HIDDEN, hide_secrets
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.job.spec_checks import contradictions, is_iso_date
 from rdu_batch.job.spec_problems import did_you_mean, found_text, is_echo, quoted, sentence
@@ -63,7 +64,7 @@ def load_spec(
             )
         raise SpecError([str(problem) for problem in tree.problems])
     for rank, override in enumerate(overrides, start=1):
-        _override(tree, override, Place(rank, 0, f"--set {override}"))
+        _override(tree, override, Place(rank, 0, f"--set {_shown(override)}"))
     if limit is not None:
         _put(tree, ("input", "limit"), limit, Place(len(overrides) + 1, 0, f"--limit {limit}"))
     _fill_date(tree, date, Place(len(overrides) + 2, 0, f"--date {date}"))
@@ -125,6 +126,13 @@ def _override(tree: Source, override: str, place: Place) -> None:
         tree.problems += [Problem(place, keys, problem.text) for problem in read.problems]
         return
     _put(tree, keys, read.value, place)
+
+
+def _shown(override: str) -> str:
+    """An override as messages show it: its value may be a secret that is refused."""
+    path_part, equals, _value = override.partition("=")
+    hides = "storage_options" in path_part and equals
+    return f"{path_part}={HIDDEN}" if hides else hide_secrets(override)
 
 
 def _put(tree: Source, keys: tuple[str, ...], value: Any, place: Place) -> None:
@@ -193,7 +201,8 @@ def _validate(tree: Source) -> JobSpec | None:
     for name, section in tree.value.items():
         if isinstance(section, dict):
             for key, text in contradictions(name, section):
-                path: Path = (name, key) if key else (name,)
+                parts = [part for part in key.split(".") if part]
+                path: Path = (name, *(int(p) if p.isdigit() else p for p in parts))
                 tree.problems.append(Problem(tree.place_of(path), path, text))
     prompt = tree.value.get("prompt")
     template = prompt.get("template") if isinstance(prompt, dict) else None

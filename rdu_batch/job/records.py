@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rdu_batch.errors import RowError
-from rdu_batch.job.json_object import read_object
+from rdu_batch.job.json_object import read_object, read_texts
+from rdu_batch.job.plan import MAX_LINE_BYTES
 from rdu_batch.job.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "DEAD_KEYS",
@@ -30,6 +30,7 @@ __all__ = [
     "Sample",
     "dead_line",
     "parse_row",
+    "prediction_keys",
     "prediction_line",
     "row_key",
 ]
@@ -45,7 +46,7 @@ PREDICTION_KEYS = (
     "num_generated_tokens",
 )
 #: Keys of a prediction line where the job asks for them, in order.
-OPTIONAL_KEYS = ("logprobs",)
+OPTIONAL_KEYS = ("logprobs", "num_cut_tokens")
 #: Keys of a dead letter line, in order.
 DEAD_KEYS = ("row", "id", "path", "byte_offset", "reason", "detail")
 #: Longest detail of a dead letter, in characters.
@@ -71,16 +72,36 @@ class Row(NamedTuple):
     byte_offset: int
     #: The line's bytes; an LF or CR at its end does no harm.
     line_bytes: bytes
+    #: Of a line that has more bytes than a reader takes: how many; ``line_bytes`` is its beginning.
+    too_long_bytes: int = 0
+    #: The line is not JSON but the text of a prompt, as in a ``.txt`` file.
+    is_text: bool = False
 
 
-@dataclass(frozen=True)
 class Fields:
-    """The top-level fields of one row."""
+    """The top-level fields of one row.
 
-    #: Python values. An integer of more than 4000 characters is a ``Decimal``.
-    values: dict[str, Any]
-    #: The exact JSON text of each value, as the input has it.
-    texts: dict[str, str]
+    Args:
+        values: Python values. An integer of more than 4000 characters is a ``Decimal``.
+        texts: The exact JSON text of each value; None to find them in ``text`` when asked for.
+        text: The row.
+    """
+
+    __slots__ = ("_text", "_texts", "values")
+
+    def __init__(
+        self, values: dict[str, Any], texts: dict[str, str] | None = None, text: str = "{}"
+    ) -> None:
+        self.values = values
+        self._texts = texts
+        self._text = text
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The exact JSON text of each value, as the input has it."""
+        if self._texts is None:
+            self._texts = read_texts(self._text)
+        return self._texts
 
 
 class Sample(NamedTuple):
@@ -100,10 +121,16 @@ _to_json_string = json.JSONEncoder(ensure_ascii=False).encode
 def parse_row(row: Row) -> Fields:
     """Read a row: one JSON object, with the exact text of each of its values.
 
+    A line of a ``.txt`` file is read as an object with one field, ``text``, which is the line.
+
     Raises:
-        RowError: not_json, not_unicode, not_an_object, duplicate_key or too_deep. Ends the row.
+        RowError: line_too_long, not_json, not_unicode, not_an_object, duplicate_key or too_deep.
+            Ends the row.
     """
     line_bytes = row.line_bytes
+    if row.too_long_bytes:
+        detail = f"the line has {row.too_long_bytes} bytes; wanted at most {MAX_LINE_BYTES}"
+        raise RowError(Reason.LINE_TOO_LONG, detail)
     if row.byte_offset == 0 and line_bytes.startswith(b"\xef\xbb\xbf"):
         line_bytes = line_bytes[3:]
     try:
@@ -111,7 +138,10 @@ def parse_row(row: Row) -> Fields:
     except UnicodeDecodeError as error:
         detail = f"byte {error.start + 1} of the line is not UTF-8; wanted UTF-8"
         raise RowError(Reason.NOT_UNICODE, detail) from None
-    return Fields(*read_object(text))
+    if row.is_text:
+        text = text.removesuffix("\r")
+        return Fields({"text": text}, {"text": _to_json_string(text)})
+    return Fields(read_object(text), None, text)
 
 
 def prediction_line(
@@ -122,12 +152,13 @@ def prediction_line(
     carry: Sequence[str],
     num_prompt_tokens: int,
     samples: Sequence[Sample],
+    num_cut_tokens: int | None = None,
 ) -> bytes:
     """The line of a predicted row, with its LF.
 
     The id and the carried fields keep the exact JSON text of the input; absent ones are null. What
     is said of each sample is one value where there is one sample, a list in the order of the
-    samples where there are several.
+    samples where there are several. ``num_cut_tokens`` is None where the job cuts no prompts.
 
     Raises:
         ValueError: a text holds half of a surrogate pair. A programming error.
@@ -140,9 +171,21 @@ def prediction_line(
     if samples[0].logprobs is not None:
         logprobs = [json.dumps(one.logprobs, separators=(",", ":")) for one in samples]
         line += f',"logprobs":{_one_or_list(logprobs)}'
+    if num_cut_tokens is not None:
+        line += f',"num_cut_tokens":{num_cut_tokens}'
     for name in carry:
         line += f",{_to_json_string(name)}:{texts.get(name, 'null')}"
     return _one_line(f"{line}}}")
+
+
+def prediction_keys(decides: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of every prediction line of a job, in order; ``decides`` is that of its plan."""
+    is_written = {
+        "logprobs": decides["generation"]["logprobs"],
+        "num_cut_tokens": decides["prompt"].get("overflow", "error") != "error",
+    }
+    asked_for = (key for key in OPTIONAL_KEYS if is_written[key])
+    return (*PREDICTION_KEYS, *asked_for, *decides["input"]["carry"])
 
 
 def dead_line(row: Row, *, reason: str, detail: str, id_text: str | None) -> bytes:

@@ -10,7 +10,14 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from rdu_batch.job.leaf_types import (
@@ -19,6 +26,7 @@ from rdu_batch.job.leaf_types import (
     IsoDate,
     MemoryBytes,
     NonEmpty,
+    StorageOptions,
     Texts,
     TokenIds,
     WorkerCount,
@@ -50,8 +58,9 @@ class InputSpec(_Section):
     SECTION = "input"
 
     urls: Annotated[Texts, Field(min_length=1)]
-    """Files, folders or globs of JSON lines (.jsonl), local or of any fsspec store. {date} is
-    filled by --date. Their order is the order of the rows."""
+    """Files, folders or globs of rows (.jsonl, compressed too, .parquet; by name or glob .json and
+    .txt), local or of any fsspec store. {date} is filled by --date. Their order is the order of the
+    rows."""
 
     id_field: NonEmpty | None = None
     """Field of a row that is written as "id" of its prediction; null where a row lacks it."""
@@ -61,6 +70,9 @@ class InputSpec(_Section):
 
     limit: Annotated[int, Field(ge=1)] | None = None
     """Only the first rows, this many; --limit sets it. Empty means all."""
+
+    storage_options: StorageOptions = Field(default_factory=dict)
+    """Options of the driver that reads the inputs. Secrets as "${ENV:NAME}" only."""
 
 
 class PromptSpec(_Section):
@@ -96,6 +108,19 @@ class PromptSpec(_Section):
     date: IsoDate | None = None
     """The day that chat templates see as today, such as 2026-11-22. {date} is filled by --date."""
 
+    overflow: Literal["error", "truncate_left", "truncate_right"] = "error"
+    """A prompt that leaves no room for max_new_tokens: error keeps it whole (and the row is dead if
+    not even one token has room), truncate_left cuts its beginning, truncate_right its end. Of a
+    chat, the last user message is cut. A cut prompt has at least one token of the row's own."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_as_ever(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Digests of jobs that do not ask for it are what they were before there was an overflow.
+        leaves: dict[str, Any] = serialize(self)
+        if self.overflow == "error":
+            leaves.pop("overflow", None)
+        return leaves
+
     @model_validator(mode="before")
     @classmethod
     def _messages_are_a_chat(cls, values: Any) -> Any:
@@ -127,6 +152,9 @@ class SessionSpec(_Section):
 
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads inside one session. Part of what decides the output: sums differ with it."""
+
+    storage_options: StorageOptions = Field(default_factory=dict)
+    """Options of the driver that reads the artifact. Secrets as "${ENV:NAME}" only."""
 
 
 class GenerationSpec(_Section):
@@ -189,8 +217,8 @@ class OutputSpec(_Section):
     """Folder for the predictions, local or of any fsspec store. One folder holds one job. {date} is
     filled by --date."""
 
-    format: Literal["jsonl"] = "jsonl"
-    """File format of the parts."""
+    format: Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet"] = "jsonl"
+    """File format of the parts. Dead letters are always jsonl."""
 
     rows_per_shard: Annotated[int, Field(ge=1)] = 10000
     """Rows of one output file; smaller files are committed sooner."""
@@ -198,6 +226,9 @@ class OutputSpec(_Section):
     single_writer: bool = False
     """True for a store that cannot create an object exactly once (see `rdu-batch probe`): you
     promise that no two runs ever work on this output at the same time."""
+
+    storage_options: StorageOptions = Field(default_factory=dict)
+    """Options of the driver that writes the output. Secrets as "${ENV:NAME}" only."""
 
 
 class WorkersSpec(_Section):

@@ -15,6 +15,8 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from rdu_batch.job.records import OPTIONAL_KEYS, PREDICTION_KEYS
+from rdu_batch.job.secret_words import hide_secrets
+from rdu_batch.job.storage_options import option_problems, url_problem
 
 #: Error type of a leaf's check; ``ctx["text"]`` says what was wanted.
 WANTED = "wanted"
@@ -107,6 +109,8 @@ def check_carried(value: str) -> str:
 def contradictions(section: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is wrong between the leaves of one section, as (key, sentence).
 
+    A key below a leaf has dots in it: ``urls.0``, ``storage_options.client_kwargs.headers``.
+
     ``values`` may be raw: absent keys have their default, values of a wrong type are passed over
     since they have their own error.
     """
@@ -131,7 +135,28 @@ def _prompt(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "system", "found a system message without a chat; wanted chat_template: true with it"
 
 
+def _storage(values: Mapping[str, Any], *keys: str) -> Iterator[tuple[str, str]]:
+    """No secrets in the URLs of these leaves, nor in the section's storage options."""
+    for key in keys:
+        found: Any = values.get(key)
+        is_list = isinstance(found, (list, tuple))
+        for index, url in enumerate(found if is_list else [found]):
+            problem = url_problem(url) if isinstance(url, str) else None
+            if problem is not None:
+                yield f"{key}.{index}" if is_list else key, problem
+    yield from option_problems(values.get("storage_options"), ("storage_options",))
+
+
+def _output(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    url = values.get("url")
+    if isinstance(url, str) and "::" in url:
+        found = "found a chain of drivers (::), which can be read but not written"
+        yield "url", f"{found}; wanted the URL of a folder of one store"
+    yield from _storage(values, "url")
+
+
 def _session(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _storage(values, "artifact")
     kind = values.get("kind", "inductor")
     if values.get("artifact") is None and isinstance(kind, str) and kind != "fake":
         wanted = f'wanted the URL of a compiled artifact, which kind "{kind}" needs'
@@ -149,10 +174,18 @@ def _listed_twice(*keys: str) -> Check:
             known = [entry for entry in entries if type(entry) in (str, int)]
             for entry in dict.fromkeys(known):
                 if known.count(entry) > 1:
-                    shown = f'"{entry}"' if isinstance(entry, str) else entry
+                    shown = f'"{hide_secrets(entry)}"' if isinstance(entry, str) else entry
                     yield key, f"found {shown} {known.count(entry)} times; wanted it once"
 
     return check
+
+
+_input_lists = _listed_twice("urls", "carry")
+
+
+def _input(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _input_lists(values)
+    yield from _storage(values, "urls")
 
 
 _generation_lists = _listed_twice("stop", "stop_token_ids")
@@ -189,9 +222,10 @@ def _workers(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 _CHECKS: dict[str, Check] = {
-    "input": _listed_twice("urls", "carry"),
+    "input": _input,
     "prompt": _prompt,
     "session": _session,
     "generation": _generation,
+    "output": _output,
     "workers": _workers,
 }

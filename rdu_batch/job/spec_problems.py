@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from rdu_batch.job.secret_words import hide_secrets
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.job.spec_checks import CONTRADICTION, WANTED
 
@@ -39,7 +40,9 @@ def sentence(details: ErrorDetails) -> str:
         return _unknown_key(path)
     if kind == "missing":
         return f"missing; wanted it here: {_about(path)}"
-    found = found_text(details["input"])
+    # Whatever stands there may have been meant as a secret.
+    is_hidden = "storage_options" in path
+    found = "found something else" if is_hidden else found_text(details["input"])
     wanted = _wanted(path, kind, details.get("ctx", {}))
     hint = ""
     if kind == "literal_error":
@@ -149,8 +152,8 @@ def found_text(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text in quotes, cut if it is long."""
-    shown = json.dumps(text, ensure_ascii=False)
+    """A text in quotes, cut if it is long, and without secrets."""
+    shown = json.dumps(hide_secrets(text), ensure_ascii=False)
     return shown if len(shown) <= 80 else f'{shown[:76]}..."'
 
 

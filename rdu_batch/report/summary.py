@@ -8,6 +8,8 @@ from typing import Any
 
 from rdu_batch.job.records import Reason
 from rdu_batch.job.run_paths import FORENSICS_FOLDER
+from rdu_batch.job.speed import Interval
+from rdu_batch.report.prediction import span
 from rdu_batch.report.wording import counted
 
 
@@ -38,11 +40,17 @@ class Summary:
     #: Where this run's workers spent their time: ``total_s``, and the classes that make it.
     worker_seconds: dict[str, float] = field(default_factory=dict)
     job_digest: str = ""
+    #: Least and most ``wall_s`` by the prediction at this run's start; None where none was made.
+    predicted_wall_s: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that ends standard output."""
+        leaves = dict(vars(self))
+        predicted = leaves.pop("predicted_wall_s")
+        if predicted is not None:
+            leaves["predicted_wall_s"] = [round(one, 1) for one in predicted]
         return {
-            **vars(self),
+            **leaves,
             "wall_s": round(self.wall_s, 3),
             "tokens_per_s": round(self.tokens_per_s, 2),
         }
@@ -73,6 +81,8 @@ class Summary:
             rate = f", {self.tokens_per_s:,.1f} generated tokens/s" if self.tokens_per_s else ""
             workers = f", {counted(self.workers, 'worker')}" if self.workers else ""
             rows.append(("time", f"{self.wall_s:,.1f} s{rate}{workers}"))
+        if self.predicted_wall_s is not None:
+            rows.append(("predicted", _how_far_off(self.predicted_wall_s, self.wall_s)))
         if self.workers_lost:
             rows.append(
                 ("lost", f"{counted(self.workers_lost, 'worker')}, whose rows ran elsewhere")
@@ -81,6 +91,16 @@ class Summary:
         rows.append(("output", f"{self.output} ({counted(self.shards, 'shard')})"))
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:>{width}}  {text}" for label, text in rows if text)
+
+
+def _how_far_off(predicted: Interval, took_s: float) -> str:
+    """``41-55 s, took 48 s``, and by what it was missed."""
+    told = f"{span(predicted)}, took {span(Interval(took_s, took_s))}"
+    if predicted.low <= took_s <= predicted.high:
+        return told
+    nearest_s = predicted.low if took_s < predicted.low else predicted.high
+    more = "more" if took_s > nearest_s else "less"
+    return f"{told}: {abs(took_s / nearest_s - 1):.0%} {more}"
 
 
 def _shares(worker_seconds: dict[str, float]) -> str:

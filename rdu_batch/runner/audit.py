@@ -210,18 +210,31 @@ def _published(
 def find_lines(
     store: Store, name: str, keys: Collection[RowKey], is_prediction: bool
 ) -> Iterator[tuple[RowKey, PublishedLine]]:
-    """The lines of these rows in a file; none if it is missing. Other lines may be anything."""
+    """The lines of these rows in a file; none if it is missing. Other lines may be anything.
+
+    Raises:
+        VerifyFailed: it is packed and cannot be unpacked. Ends the audit (exit 7).
+    """
     try:
         size_bytes = store.stat(name).size_bytes
     except ObjectMissing:
         return
-    for number, line in enumerate(read_lines(store, name, size_bytes), start=1):
+    for number, line in enumerate(_lines_of(store, name, size_bytes), start=1):
         try:
             key = row_key(line)
         except ValueError:
             continue
         if key in keys:
             yield key, PublishedLine(name, number, line, is_prediction)
+
+
+def _lines_of(store: Store, name: str, size_bytes: int) -> Iterator[bytes]:
+    try:
+        yield from read_lines(store, name, size_bytes)
+    except ValueError as error:
+        raise VerifyFailed(
+            f"{store.join(name)} is damaged: {error}; run `rdu-batch verify {store.url}`"
+        ) from error
 
 
 def _not_repeatable(lines: Sequence[PublishedLine]) -> str | None:

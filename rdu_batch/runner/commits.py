@@ -16,6 +16,7 @@ from rdu_batch.errors import OutputMismatch
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.run_paths import dead_name, part_name
 from rdu_batch.runner.outcomes import Totals
+from rdu_batch.runner.part_formats import suffix_of
 from rdu_batch.runner.run_layout import COMMITS_FOLDER, commit_record, numbers_in
 from rdu_batch.storage.store import Store
 
@@ -108,7 +109,7 @@ def read_commits(store: Store, shard_indexes: list[int]) -> Iterator[CommitRecor
 
 def published_names(record: CommitRecord, plan: Plan) -> list[tuple[SealedFile, str]]:
     """Each sealed file of a commit record with the stable name it is published under."""
-    names = [(record.part, part_name(record.shard, plan.num_shards))]
+    names = [(record.part, part_name(record.shard, plan.num_shards, suffix_of(plan)))]
     if record.dead is not None:
         names.append((record.dead, dead_name(record.shard, plan.num_shards)))
     return names

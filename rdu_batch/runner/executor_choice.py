@@ -55,7 +55,7 @@ def open_executor(
 
     # Standard output is for programs: what Ray prints, of dead actors say, is for people.
     wanted = context.spec.workers
-    with redirect_stdout(sys.stderr), _connected(address, wanted, stop, progress):
+    with redirect_stdout(sys.stderr), connected_to_ray(address, wanted, stop, progress):
         workers = ray_executor.RayExecutor(context)
         if missing := workers.missing_resources():
             progress.phase(
@@ -70,9 +70,14 @@ def open_executor(
 
 
 @contextmanager
-def _connected(
+def connected_to_ray(
     address: str | None, wanted: WorkersSpec, stop: StopRequest, progress: Progress
 ) -> Iterator[None]:
+    """Inside, this process is connected to Ray.
+
+    Raises:
+        ClusterError: Ray cannot be reached. Ends the job.
+    """
     from rdu_batch.runner.ray_connection import RayConnection
 
     # A Ray for this run alone stands for a machine that has what the workers ask for.

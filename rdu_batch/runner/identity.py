@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rdu_batch.errors import SpecError
 from rdu_batch.job.plan import digest_of, job_decides
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.sessions.artifact_store import read_artifact
-from rdu_batch.sessions.registry import FAKE_ARTIFACT_DIGEST, check_kind
+from rdu_batch.sessions.registry import FAKE_ARTIFACT_DIGEST, problem_of_kind
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ def identify_job(spec: JobSpec) -> JobIdentity:
         SpecError: there is no such kind of session. Ends the job.
         ArtifactError: there is no artifact at ``session.artifact``. Ends the job.
     """
-    check_kind(spec.session.kind)
+    problem = problem_of_kind(spec.session.kind)
+    if problem is not None:
+        raise SpecError([f"session.kind: {problem}"])
     if spec.session.artifact is None:
         artifact_digest = model_digest = FAKE_ARTIFACT_DIGEST
     else:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rdu_batch.job.plan import Shard
 from rdu_batch.job.records import row_key
 from rdu_batch.runner.outcomes import Outcome
+from rdu_batch.runner.part_formats import unpacked_lines
 from rdu_batch.runner.published import outcome_of
 from rdu_batch.runner.run_layout import SegmentName
 from rdu_batch.runner.sealing import LineSpool
@@ -29,6 +30,8 @@ def is_kept(outcome: Outcome, reasons: Collection[str]) -> bool:
 def read_shard(part: Path, dead: Path, shard: Shard) -> Iterator[Outcome]:
     """The outcomes of a shard in row order, from local copies of its two files.
 
+    The name of ``part`` says its format.
+
     Raises:
         ValueError: the files do not hold each row of the shard once, as this program writes them.
     """
@@ -36,7 +39,8 @@ def read_shard(part: Path, dead: Path, shard: Shard) -> Iterator[Outcome]:
     previous: tuple[int, int] | None = None
     with part.open("rb") as predictions, dead.open("rb") as letters:
         keyed = heapq.merge(
-            _keyed(predictions, is_prediction=True), _keyed(letters, is_prediction=False)
+            _keyed(unpacked_lines(predictions, part.name), is_prediction=True),
+            _keyed(letters, is_prediction=False),
         )
         for key, is_prediction, line in keyed:
             if previous is not None and key <= previous:

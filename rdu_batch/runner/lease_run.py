@@ -37,6 +37,7 @@ from rdu_batch.sessions.artifact import LocalArtifact
 from rdu_batch.sessions.artifact_store import fetch_artifact
 from rdu_batch.sessions.registry import open_session
 from rdu_batch.sessions.tokenizer import open_tokenizer
+from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.output_store import open_output
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class LeaseRunner:
             SessionBroken: the canary differs from the run's. Ends the worker.
         """
         spec = context.spec
+        use_storage_options(spec)
         self._context = context
         self._own_folder = None
         if spool_folder is None:

@@ -168,5 +168,5 @@ def _input_entry(file: InputFile) -> dict[str, Any]:
         "lines": file.num_lines,
         "rows": file.num_rows,
         "etag": file.etag,
-        "sha256": file.sha256,
+        "windows_sha256": file.windows_sha256,
     }

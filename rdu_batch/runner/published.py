@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rdu_batch.errors import ObjectMissing, VerifyFailed
 from rdu_batch.job.json_object import MAX_INT_DIGITS
 from rdu_batch.job.records import DEAD_KEYS, PREDICTION_KEYS
 from rdu_batch.runner.outcomes import Outcome
+from rdu_batch.runner.part_formats import SUFFIX_OF, unpacked_lines
 from rdu_batch.runner.sealing import LineSpool
 from rdu_batch.storage.store import Store
 
@@ -25,7 +27,16 @@ READ_BYTES = 8 << 20
 
 
 def read_lines(store: Store, name: str, size_bytes: int) -> Iterator[bytes]:
-    """Lines of an object, each with its newline, in bounded memory; the last may lack one."""
+    """Lines of an object, each with its newline, in bounded memory; the last may lack one.
+
+    Raises:
+        ValueError: it is packed (see ``part_formats``) and damaged; the lines before are given.
+        StoreDriverMissing: what unpacks it is not installed. Ends the command (exit 6).
+    """
+    if not name.endswith(SUFFIX_OF["jsonl"]):
+        with BufferedReader(_ObjectFile(store, name, size_bytes), READ_BYTES) as file:
+            yield from unpacked_lines(file, name)
+        return
     rest = b""
     for start in range(0, size_bytes, READ_BYTES):
         rest += store.read_range(name, start, min(start + READ_BYTES, size_bytes))
@@ -34,6 +45,39 @@ def read_lines(store: Store, name: str, size_bytes: int) -> Iterator[bytes]:
             yield line + b"\n"
     if rest:
         yield rest
+
+
+class _ObjectFile(RawIOBase):
+    """An object as a file to read from and to seek in; each read is one of the store."""
+
+    def __init__(self, store: Store, name: str, size_bytes: int) -> None:
+        self._store = store
+        self._name = name
+        self._size_bytes = size_bytes
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        base = {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self._size_bytes}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._at + len(buffer), self._size_bytes)
+        if end <= self._at:
+            return 0
+        content = self._store.read_range(self._name, self._at, end)
+        buffer[: len(content)] = content
+        self._at = end
+        return len(content)
 
 
 def read_record(line: bytes) -> dict[str, Any]:

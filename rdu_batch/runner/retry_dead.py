@@ -19,6 +19,7 @@ from rdu_batch.runner.executor_choice import ExecutorKind
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.retry_seed import open_parent
 from rdu_batch.runner.run_job import run_job
+from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.store import open_store
 
 
@@ -54,6 +55,7 @@ def retry_dead_letters(
         VerifyFailed: the parent is damaged (exit 7).
         RduBatchError: as of ``run_job``.
     """
+    use_storage_options(spec, more_outputs=(parent, into))
     parent_store, url = open_store(parent), open_store(into).url
     if parent_store.url == url:
         raise UsageError(

@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from rdu_batch.dataset.planning import load_plan
+from rdu_batch.dataset.reader import RowReader
+from rdu_batch.dataset.recut import is_recut, piece_names
 from rdu_batch.errors import ObjectMissing, OutputMismatch, VerifyFailed
 from rdu_batch.job import run_paths
 from rdu_batch.job.plan import Parent, Plan, Shard, diff_decides, digest_of
@@ -75,6 +77,10 @@ class RetrySeed:
         wanted = self.parent_plan.with_parent(self.parent)
         existing = load_plan(store)
         if existing is None:
+            for file in RowReader(self.store, self.parent_plan).input_files():
+                if is_recut(file):
+                    for name in piece_names(file):
+                        store.put_whole(name, self._read_of_run(name))
             for page in wanted.index_pages:
                 store.put_whole(page.name, self._index_page(page.name, page.sha256))
             store.create_or_read(run_paths.PLAN, wanted.to_bytes())
@@ -140,7 +146,7 @@ class RetrySeed:
 
         def put(kind: str, file: SealedFile, entry: dict[str, Any]) -> SealedFile:
             fetch_file(self.store, entry, folder / kind)
-            name = sealed(record.shard, kind, attempt)
+            name = sealed(record.shard, kind, attempt, "." + file.name.partition(".")[2])
             store.put_file(name, str(folder / kind))
             return SealedFile(name, file.num_rows, file.num_bytes, file.sha256)
 
@@ -158,7 +164,7 @@ class RetrySeed:
 
     def _keep_rows(self, store: Store, shard: Shard, entry: dict[str, Any], folder: Path) -> None:
         """Put a segment for each run of rows that are kept."""
-        part, dead = folder / "part", folder / "dead"
+        part, dead = folder / entry["name"], folder / "dead"
         fetch_file(self.store, entry, part)
         fetch_file(self.store, entry["dead"], dead)
         try:

@@ -25,6 +25,7 @@ from rdu_batch.job.spec import GenerationSpec, JobSpec
 from rdu_batch.runner.outcomes import Outcome
 from rdu_batch.runner.time_spent import TaskClock
 from rdu_batch.sessions.decode_loop import generate, row_seed_of
+from rdu_batch.sessions.overflow import fit_prompt
 
 if TYPE_CHECKING:
     from rdu_batch.sessions.decode_loop import Generation
@@ -54,6 +55,7 @@ class RowRunner:
         self._session = session
         self._tokenizer = tokenizer
         self._renderer = PromptRenderer(spec.prompt)
+        self._overflow = spec.prompt.overflow
 
     def run(self, row: Row, clock: TaskClock) -> Outcome:
         """The one outcome of a row; ``clock`` is told where its time goes.
@@ -79,7 +81,7 @@ class RowRunner:
         fields: Fields | None = None
         try:
             fields = parse_row(row)
-            generations = self._generate(row, fields, clock)
+            generations, num_cut_tokens = self._generate(row, fields, clock)
         except RowError as error:
             id_field = inputs.id_field
             id_text = fields.texts.get(id_field) if fields and id_field is not None else None
@@ -96,6 +98,7 @@ class RowRunner:
                 Sample(one.text, str(one.finish_reason), one.num_generated_tokens, one.logprobs)
                 for one in generations
             ],
+            num_cut_tokens=num_cut_tokens,
         )
         return Outcome(
             True,
@@ -105,11 +108,27 @@ class RowRunner:
             sum(one.num_generated_tokens for one in generations),
         )
 
-    def _generate(self, row: Row, fields: Fields, clock: TaskClock) -> list[Generation]:
-        """Every sample of a row, in order. Raises RowError: all of them or none."""
+    def _generate(
+        self, row: Row, fields: Fields, clock: TaskClock
+    ) -> tuple[list[Generation], int | None]:
+        """Every sample of a row, in order, and what its prompt lost where the job cuts prompts.
+
+        Raises RowError: all of them or none.
+        """
         settings = generation_of(fields, self._spec.generation)
         prompt = self._renderer.render(fields)
         prompt_ids = self._tokenizer.encode(prompt, date=self._spec.prompt.date)
+        num_cut_tokens = None
+        if self._overflow != "error":
+            prompt_ids, num_cut_tokens = fit_prompt(
+                self._tokenizer,
+                prompt,
+                prompt_ids,
+                self._overflow,
+                date=self._spec.prompt.date,
+                max_seq_length=self._session.info.max_seq_length,
+                max_new_tokens=settings.max_new_tokens,
+            )
         clock.has_read()
         generations = []
         for sample in range(settings.num_samples):
@@ -123,7 +142,7 @@ class RowRunner:
             )
             clock.has_decoded()
             generations.append(generation)
-        return generations
+        return generations, num_cut_tokens
 
 
 def _seed_of(row: Row, settings: GenerationSpec, sample: int) -> int:

@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import suppress
 
+from rdu_batch.dataset.local_counting import local_counting
 from rdu_batch.dataset.planning import check_same_job, load_plan, plan_of_output
 from rdu_batch.errors import (
     ObjectMissing,
@@ -20,6 +21,7 @@ from rdu_batch.errors import (
 )
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
+from rdu_batch.job.speed import Interval
 from rdu_batch.report.progress import Progress
 from rdu_batch.report.summary import Summary
 from rdu_batch.report.wording import counted
@@ -33,6 +35,9 @@ from rdu_batch.runner.identity import JobIdentity, identify_job
 from rdu_batch.runner.job_context import JobContext, with_absolute_urls
 from rdu_batch.runner.manifest import read_manifest, read_success, write_manifest
 from rdu_batch.runner.outcomes import Totals
+from rdu_batch.runner.outlook import predict_run
+from rdu_batch.runner.part_formats import check_can_pack
+from rdu_batch.runner.ray_counting import ray_counting
 from rdu_batch.runner.resume import look_back
 from rdu_batch.runner.retry_seed import RetrySeed, check_parent, parent_in
 from rdu_batch.runner.run_layout import PROBE_FOLDER
@@ -40,6 +45,7 @@ from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
 from rdu_batch.runner.takeover import wait_until_free
 from rdu_batch.runner.worker_seconds import WorkerSeconds
+from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.output_store import check_output, open_output
 from rdu_batch.storage.store import Store
 
@@ -73,6 +79,7 @@ def run_job(
     Raises:
         RduBatchError: with the exit code of its class; what is finished is kept.
     """
+    use_storage_options(spec)
     stop = StopRequest()
     heartbeat_s = heartbeat_s or heartbeat_s_of(os.environ)
     with stop.watch(spec.limits.deadline_s):
@@ -100,12 +107,13 @@ class _JobRun:
     def run(self, executor: ExecutorKind, address: str | None) -> Summary:
         with self._stop.raising():
             output = self._spec.output
+            check_can_pack(output.format)
             store = open_output(output.url, single_writer=output.single_writer)
             identity = identify_job(self._spec)
             done = self._already_complete(store, identity)
             if done is not None:
                 return done
-            plan = self._plan(store, identity)
+            plan = self._plan(store, identity, executor, address)
             taken = self._take_epoch(store, identity)
             if isinstance(taken, Summary):
                 return taken
@@ -152,13 +160,20 @@ class _JobRun:
             job_digest=identity.job_digest,
         )
 
-    def _plan(self, store: Store, identity: JobIdentity) -> Plan:
+    def _plan(
+        self, store: Store, identity: JobIdentity, executor: ExecutorKind, address: str | None
+    ) -> Plan:
         check_output(store, PROBE_FOLDER)
         if self._retry is not None:
             plan = self._retry.plan(store, identity.decides)
         else:
             self._progress.phase("planning: listing, pinning and indexing the inputs")
-            plan = plan_of_output(store, self._spec, identity.artifact_digest)
+            counting = local_counting(use_storage_options, self._spec)
+            if executor == "ray":
+                counting = ray_counting(self._spec, address, self._stop, self._progress, counting)
+            plan = plan_of_output(
+                store, self._spec, identity.artifact_digest, count_ranges=counting
+            )
             check_parent(store, plan.parent, None)
         self._progress.phase(
             f"plan: {counted(plan.num_rows, 'row')} of {counted(plan.num_files, 'file')} "
@@ -198,7 +213,7 @@ class _JobRun:
         owner = heartbeat.owner
         spec = with_absolute_urls(self._spec)
         context = JobContext(spec, plan.digest, owner.epoch, owner.token)
-        leased, num_workers, num_lost = Totals(), 0, 0
+        leased, num_workers, num_lost, predicted_wall_s = Totals(), 0, 0, None
         if len(left.committed) < plan.num_shards:
             with open_executor(
                 executor,
@@ -215,6 +230,13 @@ class _JobRun:
                     committed=left.committed,
                     begun=left.begun,
                 )
+                predicted_wall_s = predict_run(
+                    self._spec,
+                    store,
+                    plan,
+                    num_rows=left.num_pending_rows,
+                    num_workers=scheduler.num_workers,
+                )
                 rows_done_before = plan.num_rows - left.num_pending_rows
                 self._drive(scheduler, workers, rows_done_before, heartbeat)
                 leased = scheduler.leased_totals
@@ -229,6 +251,7 @@ class _JobRun:
             workers=num_workers,
             workers_lost=num_lost,
             job_digest=identity.job_digest,
+            predicted_wall_s=predicted_wall_s,
         )
         heartbeat.confirm()
         write_result(store, owner.epoch, summary.to_json())
@@ -271,6 +294,7 @@ class _JobRun:
         workers: int = 0,
         workers_lost: int = 0,
         job_digest: str,
+        predicted_wall_s: Interval | None = None,
     ) -> Summary:
         wall_s = time.monotonic() - self._started_s
         leased = leased or Totals()
@@ -295,4 +319,5 @@ class _JobRun:
             workers_lost=workers_lost,
             worker_seconds=self._worker_seconds.to_json(),
             job_digest=job_digest,
+            predicted_wall_s=predicted_wall_s,
         )

@@ -22,7 +22,7 @@ _SEGMENT = re.compile(
     r"_run/segments/(?P<shard>\d+)/(?P<first>\d+)-(?P<end>\d+)"
     r"-e(?P<epoch>\d+)-l(?P<lease>\d+)-(?P<sha256>[0-9a-f]{64})\.seg"
 )
-_SEALED = re.compile(r"_run/sealed/(?P<shard>\d+)/(part|dead)-[0-9a-f]+\.jsonl")
+_SEALED = re.compile(r"_run/sealed/(?P<shard>\d+)/(part|dead)-[0-9a-f]+\.[a-z.]+")
 
 
 @dataclass(frozen=True, order=True)
@@ -83,9 +83,9 @@ def commit_record(shard_index: int) -> str:
     return f"{COMMITS_FOLDER}/{shard_index:05d}.json"
 
 
-def sealed(shard_index: int, kind: str, attempt: str) -> str:
+def sealed(shard_index: int, kind: str, attempt: str, suffix: str = ".jsonl") -> str:
     """A shard's file under a name of this attempt alone; ``kind`` is ``part`` or ``dead``."""
-    return f"{SEALED_FOLDER}/{shard_index:05d}/{kind}-{attempt}.jsonl"
+    return f"{SEALED_FOLDER}/{shard_index:05d}/{kind}-{attempt}{suffix}"
 
 
 def shard_of_sealed(name: str) -> int | None:

@@ -20,6 +20,7 @@ from rdu_batch.errors import OutputMismatch, StoreError
 from rdu_batch.job.plan import Plan, Shard
 from rdu_batch.runner.commits import CommitRecord, SealedFile, create_commit, publish
 from rdu_batch.runner.outcomes import Outcome, Totals, published_lines
+from rdu_batch.runner.part_formats import format_of, pack, suffix_of
 from rdu_batch.runner.run_layout import sealed
 from rdu_batch.storage.store import Store
 
@@ -197,13 +198,29 @@ def _put_and_commit(
         shard=shard.index,
         plan_digest=plan.digest,
         attempt=attempt,
-        part=_put_sealed(store, part, sealed(shard.index, "part", attempt)),
+        part=_put_part(store, plan, part, sealed(shard.index, "part", attempt, suffix_of(plan))),
         dead=_put_sealed(store, dead, sealed(shard.index, "dead", attempt))
         if dead.num_rows
         else None,
         totals=totals,
     )
     return create_commit(store, record)
+
+
+def _put_part(store: Store, plan: Plan, lines: LineSpool, name: str) -> SealedFile:
+    """Put the part of a spool of prediction lines, in the plan's format."""
+    if format_of(plan) == "jsonl":
+        return _put_sealed(store, lines, name)
+    packed = lines.path.with_suffix(".packed")
+    try:
+        pack(lines.path, packed, plan)
+        with packed.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        num_bytes = packed.stat().st_size
+    except OSError as error:
+        raise no_scratch(packed, error) from error
+    store.put_file(name, str(packed))
+    return SealedFile(name, lines.num_rows, num_bytes, sha256)
 
 
 def _put_sealed(store: Store, spool: LineSpool, name: str) -> SealedFile:

@@ -23,6 +23,7 @@ from rdu_batch.runner.leases import Answer, Lease, LeaseDone, Task, from_wire, t
 from rdu_batch.runner.process_memory import outlive_the_session
 from rdu_batch.runner.salvage import salvage
 from rdu_batch.runner.session_host import SessionHost
+from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.output_store import open_output
 
 
@@ -56,6 +57,7 @@ class SessionKeeper:
     def __init__(self, context: JobContext, worker_id: int) -> None:
         """Start the session process; ``wait_ready`` tells when its session is open."""
         output = context.spec.output
+        use_storage_options(context.spec)
         self._context = context
         self._worker_id = worker_id
         self._store = open_output(output.url, single_writer=output.single_writer)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rdu_batch.errors import Interrupted
+from rdu_batch.storage.retries import end_waits_at
 
 _NAMES = {signal.SIGALRM: "the deadline (limits.deadline_s)"}
 
@@ -45,12 +46,14 @@ class StopRequest:
         kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
         before = {kind: signal.getsignal(kind) for kind in kinds}
         self.listen()
+        end_waits_at(self)
         if deadline_s is not None:
             signal.setitimer(signal.ITIMER_REAL, deadline_s)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            end_waits_at(None)
             for kind, handler in before.items():
                 signal.signal(kind, signal.SIG_IGN if self.is_requested() else handler)
 

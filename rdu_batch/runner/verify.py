@@ -9,7 +9,6 @@ found exactly once, in order; every total is counted again. Nothing is written.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from rdu_batch.job.run_paths import MANIFEST, SUCCESS
 from rdu_batch.runner.commits import CommitRecord
 from rdu_batch.runner.manifest import read_manifest, read_success
 from rdu_batch.runner.outcomes import Totals
-from rdu_batch.runner.published import outcome_of, read_lines
+from rdu_batch.runner.published import outcome_of, read_lines, sha256_of
 from rdu_batch.runner.run_layout import commit_record
 from rdu_batch.storage.store import Store
 
@@ -192,33 +191,35 @@ class _FileCheck:
         self._is_part = kind == "part"
         self._totals = totals
         self.keys: list[RowKey] = []
+        self._problems: list[str] = []
 
     def check(self) -> list[str]:
-        try:
-            size_bytes = self._store.stat(self._name).size_bytes
-        except ObjectMissing:
+        sha256 = sha256_of(self._store, self._name)
+        if sha256 is None:
             return [f"{self._name}: the file is missing"]
-        sha256 = hashlib.sha256()
-        problems: list[str] = []
-        previous: RowKey | None = None
+        size_bytes = self._store.stat(self._name).size_bytes
         number = 0
-        for number, line in enumerate(read_lines(self._store, self._name, size_bytes), start=1):
-            sha256.update(line)
-            try:
-                key = row_key(line)
-                self._totals.count(outcome_of(line, is_prediction=self._is_part))
-            except (ValueError, KeyError, TypeError) as error:
-                problems.append(f"{self._name}: line {number} is damaged: {error}")
-                continue
-            if previous is not None and key <= previous:
-                problems.append(f"{self._name}: line {number}: row {list(key)} is out of order")
-            self.keys.append(key)
-            previous = key
+        try:
+            for number, line in enumerate(read_lines(self._store, self._name, size_bytes), start=1):
+                self._check_line(number, line)
+        except ValueError as error:
+            self._problems.append(f"{self._name}: unreadable after {number} rows: {error}")
         if number != self._entry["rows"]:
-            problems.append(f"{self._name}: has {number} rows, wanted {self._entry['rows']}")
-        if sha256.hexdigest() != self._entry["sha256"]:
-            problems.append(self._where_changed(size_bytes, sha256.hexdigest()))
-        return problems
+            self._problems.append(f"{self._name}: has {number} rows, wanted {self._entry['rows']}")
+        if sha256 != self._entry["sha256"]:
+            self._problems.append(self._where_changed(size_bytes, sha256))
+        return self._problems
+
+    def _check_line(self, number: int, line: bytes) -> None:
+        try:
+            key = row_key(line)
+            self._totals.count(outcome_of(line, is_prediction=self._is_part))
+        except (ValueError, KeyError, TypeError) as error:
+            self._problems.append(f"{self._name}: line {number} is damaged: {error}")
+            return
+        if self.keys and key <= self.keys[-1]:
+            self._problems.append(f"{self._name}: line {number}: row {list(key)} is out of order")
+        self.keys.append(key)
 
     def _where_changed(self, size_bytes: int, sha256: str) -> str:
         problem = f"{self._name}: sha256 is {sha256}, wanted {self._entry['sha256']}"
@@ -227,12 +228,17 @@ class _FileCheck:
         sealed_bytes = self._store.stat(self._sealed).size_bytes
         ours = read_lines(self._store, self._name, size_bytes)
         sealed = read_lines(self._store, self._sealed, sealed_bytes)
-        for number, line in enumerate(sealed, start=1):
-            if next(ours, b"") != line:
-                return (
-                    f"{problem}; the first line that changed is {number}, row {list(row_key(line))}"
-                )
-        return f"{problem}; lines were added after the last row"
+        try:
+            for number, line in enumerate(sealed, start=1):
+                if next(ours, b"") != line:
+                    row = list(row_key(line))
+                    return f"{problem}; the first line that changed is {number}, row {row}"
+            is_longer = next(ours, None) is not None
+        except ValueError:
+            return f"{problem}; the file cannot be read to its end"
+        return f"{problem}; " + (
+            "lines were added after the last row" if is_longer else "its rows are all there"
+        )
 
 
 def _sealed_names(store: Store, shard: int) -> dict[str, str]:

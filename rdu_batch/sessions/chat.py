@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: How Llama's templates write ``date_string``, the variable many others took over.
-_DATE_STRING_FORMAT: Final = "%d %b %Y"
+DATE_STRING_FORMAT: Final = "%d %b %Y"
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{4,}")
 _LONGEST_DETAIL: Final = 500
 _PROBE: Final = "{{ strftime_now('%Y-%m-%d') }}"
@@ -73,11 +73,11 @@ class ChatTemplate:
                     f"a chat message is a {type(message).__name__}, wanted an object with role and "
                     "content",
                 )
-        today = None if date is None else _midnight_of(date)
+        today = None if date is None else midnight_of(date)
         # transformers turns callables among a template's variables into text, so the function is
         # replaced where templates find it: among the globals of the compiled template.
-        _environment_of(self._template).globals["strftime_now"] = _Today(today)
-        variables = {} if today is None else {"date_string": today.strftime(_DATE_STRING_FORMAT)}
+        _environment_of(self._template).globals["strftime_now"] = Today(today)
+        variables = {} if today is None else {"date_string": today.strftime(DATE_STRING_FORMAT)}
         try:
             text = self._tokenizer.apply_chat_template(
                 list(messages), add_generation_prompt=True, tokenize=False, **variables
@@ -85,22 +85,24 @@ class ChatTemplate:
         except (RowError, MemoryError):
             raise
         except jinja2.TemplateError as error:
-            raise _template_error(str(error)) from error
+            raise template_error(str(error)) from error
         except RecursionError as error:
-            raise _template_error("it recurses too deeply") from error
+            raise template_error("it recurses too deeply") from error
         except Exception as error:
             # A template is a program over the row's own values: any exception is about this row.
-            raise _template_error(f"{type(error).__name__}: {error}") from error
+            raise template_error(f"{type(error).__name__}: {error}") from error
         return str(text)
 
 
-class _Today:
+class Today:
     """What a template calls as ``strftime_now``."""
 
     def __init__(self, today: dt.datetime | None) -> None:
+        """``today`` is None where the job gives no date."""
         self._today = today
 
     def __call__(self, format: str) -> str:  # noqa: A002 - as transformers names it
+        """The job's date in a format of ``strftime``; a RowError where the job gives none."""
         if self._today is None:
             raise RowError(
                 Reason.TEMPLATE_ERROR,
@@ -110,13 +112,14 @@ class _Today:
         return self._today.strftime(format)
 
 
-def _midnight_of(date: str) -> dt.datetime:
+def midnight_of(date: str) -> dt.datetime:
+    """The first moment of an ISO date."""
     return dt.datetime.combine(dt.date.fromisoformat(date), dt.time())
 
 
 def _check_that_the_clock_can_be_taken_out(tokenizer: Any) -> None:
     """Prove that templates ask us for the date, in whatever version of transformers this is."""
-    _environment_of(_PROBE).globals["strftime_now"] = _Today(_midnight_of("1999-12-31"))
+    _environment_of(_PROBE).globals["strftime_now"] = Today(midnight_of("1999-12-31"))
     messages = [{"role": "user", "content": ""}]
     found = tokenizer.apply_chat_template(messages, chat_template=_PROBE, tokenize=False)
     if found != "1999-12-31":
@@ -133,7 +136,8 @@ def _environment_of(template: str) -> Any:
     return chat_template_utils._compile_jinja_template(template).environment  # noqa: SLF001
 
 
-def _template_error(cause: str) -> RowError:
+def template_error(cause: str) -> RowError:
+    """The dead letter's error of a chat template that failed, without addresses of memory."""
     cause = _ADDRESS.sub("0x...", cause)[:_LONGEST_DETAIL]
     return RowError(
         Reason.TEMPLATE_ERROR, f"the chat template cannot render these messages: {cause}"

@@ -47,10 +47,12 @@ from rdu_batch.sessions.inductor.geometry import (
 from rdu_batch.sessions.inductor.kernels.build import build_kernels
 from rdu_batch.sessions.inductor.rotary import rotary_limit
 from rdu_batch.sessions.inductor.target import choose_gpu_arch, choose_instruction_set
+from rdu_batch.sessions.measured_speed import MEASURED_FILE, measure_speed
 from rdu_batch.sessions.model_files import write_model
 from rdu_batch.sessions.perplexity import QualityProbe
 from rdu_batch.sessions.plain_model import check_causal, read_config
 from rdu_batch.sessions.samba.pef import PefCompiler
+from rdu_batch.storage.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,7 +129,19 @@ def compile_artifact(
         local = _fill(folder, checkpoint, config, plan, on_progress, pef)
         artifact = publish_artifact(local.artifact, folder, out_url)
         on_progress(f"write: {sum(e.size_bytes for e in artifact.files.values()):,} bytes")
+        _publish_speed(local, out_url, on_progress)
     return Compiled(artifact, already_compiled=False)
+
+
+def _publish_speed(local: LocalArtifact, url: str, on_progress: Callable[[str], None]) -> None:
+    """Say beside the artifact how fast it is here, so that ``plan`` can predict."""
+    speed = measure_speed(local)
+    if speed is not None:
+        open_store(url).put_whole(MEASURED_FILE, speed.to_bytes())
+        on_progress(
+            f"measure: {speed.prefill_tokens_per_s.high:,.0f} prompt tokens/s, "
+            f"{speed.decode_tokens_per_s.high:,.1f} generated tokens/s a session"
+        )
 
 
 def _check_positions(config: Any, max_seq_length: int) -> None:

@@ -14,7 +14,7 @@ from rdu_batch.storage.store import open_store
 #: Files that a compile writes before ``artifact.json``; tokenizers have some of several.
 LEFT_BY_COMPILE = (
     *("*.pt2", "*.constants.safetensors", "weights.safetensors", "kernels.so"),
-    *("*.pef", "samba.json"),
+    *("*.pef", "samba.json", "measured.json"),
     *("config.json", "generation_config.json", "chat_template.jinja", "special_tokens_map.json"),
     *("tokenizer*", "vocab.*", "merges.txt", "added_tokens.json", "*.model"),
 )

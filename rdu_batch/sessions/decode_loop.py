@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from rdu_batch.sessions.door import Session, Step
     from rdu_batch.sessions.tokenizer import PromptTokenizer
 
-__all__ = ["FinishReason", "Generation", "RowState", "generate", "row_seed_of"]
+__all__ = [
+    "FinishReason",
+    "Generation",
+    "RowState",
+    "check_prompt",
+    "generate",
+    "row_seed_of",
+]
 
 
 class FinishReason(StrEnum):
@@ -83,7 +90,7 @@ class RowState:
                 (``prompt_too_long``), or holds an id the model does not have
                 (``template_error``). Ends the row.
         """
-        _check_prompt(prompt_ids, session.info.max_seq_length, session.info.vocab_size)
+        check_prompt(prompt_ids, session.info.max_seq_length, session.info.vocab_size)
         self._session = session
         self._tokenizer = tokenizer
         self._prompt_ids = tuple(prompt_ids)
@@ -214,7 +221,12 @@ def _ending_ids(
     return frozenset(stop_token_ids), tuple(one for one in ending_ids if one < vocab_size)
 
 
-def _check_prompt(prompt_ids: Sequence[int], max_seq_length: int, vocab_size: int) -> None:
+def check_prompt(prompt_ids: Sequence[int], max_seq_length: int, vocab_size: int) -> None:
+    """Check a prompt against the limits of a session.
+
+    Raises:
+        RowError: see ``RowState``. Ends the row.
+    """
     if not prompt_ids:
         raise RowError(
             Reason.EMPTY_PROMPT,

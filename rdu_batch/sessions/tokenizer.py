@@ -60,6 +60,9 @@ class PromptTokenizer(Protocol):
             ArtifactError: messages, but the artifact has no usable chat template. Ends the job.
         """
 
+    def encode_bare(self, text: str) -> list[int]:
+        """Token ids of a text alone, without the tokenizer's own special tokens around it."""
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens; bytes that are no character are U+FFFD."""
 
@@ -78,6 +81,10 @@ class ByteTokenizer:
             return list(utf8_of(prompt.text or ""))
         lines = [f"{one.get('role')}: {_plain(one.get('content'))}\n" for one in prompt.messages]
         return list(utf8_of("".join(lines) + "assistant: "))
+
+    def encode_bare(self, text: str) -> list[int]:
+        """UTF-8 bytes; there are no special tokens."""
+        return list(utf8_of(text))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of the bytes among ``token_ids``."""
@@ -108,6 +115,11 @@ class ArtifactTokenizer:
             return self._ids(prompt.text or "", add_special_tokens=True)
         text = self._chat_template().render(prompt.messages, date=date)
         return self._ids(text, add_special_tokens=False)
+
+    def encode_bare(self, text: str) -> list[int]:
+        """Token ids of a text alone; see ``PromptTokenizer.encode_bare``."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens and with its spaces as they are."""

@@ -83,6 +83,15 @@ def test_a_cluster_that_does_not_answer_is_exit_13(spec, tmp_path):
     assert_exit(done, 13, address, "--address local")
 
 
+@pytest.fixture
+def without_gcsfs(tmp_path, monkeypatch):
+    """Processes in which the driver for gs:// cannot be imported, as where it is not installed."""
+    (tmp_path / "missing").mkdir()
+    (tmp_path / "missing" / "gcsfs.py").write_text('raise ImportError("no gcsfs")\n')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "missing"))
+
+
+@pytest.mark.usefixtures("without_gcsfs")
 def test_a_missing_artifact_is_exit_8(run, spec, tmp_path):
     """The message says how to make one."""
     spec["session"] = {"kind": "inductor", "artifact": str(tmp_path / "none")}
@@ -91,8 +100,9 @@ def test_a_missing_artifact_is_exit_8(run, spec, tmp_path):
     assert_exit(run(spec), 8, "rdu_batch[gcs]")
 
 
+@pytest.mark.usefixtures("without_gcsfs")
 def test_a_store_without_its_driver_names_the_extra(run, spec):
-    """Gcsfs is not installed here: the message says what to install."""
+    """The message says what to install."""
     spec["output"]["url"] = "gs://bucket/out"
     assert_exit(run(spec), 6, "rdu_batch[gcs]")
     spec["input"]["urls"] = ["gs://bucket/rows.jsonl"]

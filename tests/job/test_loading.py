@@ -262,7 +262,7 @@ def test_a_carried_field_may_not_have_a_name_of_a_predictions_own(
     """Not even one that only some jobs write."""
     (problem,) = problems_of(small_job, overrides=[f"input.carry=[{name}]"])
     assert f'found "{name}"; wanted another field: a prediction has its own row, id, ' in problem
-    assert problem.endswith("num_generated_tokens, logprobs")
+    assert problem.endswith("num_generated_tokens, logprobs, num_cut_tokens")
 
 
 def test_a_chat_of_messages_has_a_chat_template_without_being_told(small_job: str) -> None:

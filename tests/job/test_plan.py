@@ -93,7 +93,7 @@ def test_the_bytes_of_a_plan_do_not_depend_on_the_order_of_its_making() -> None:
     assert two.to_bytes() == one.to_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"3", b"\xff", b'{"version": 1}', b"{"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"3", b"\xff", b'{"version": 3}', b"{"])
 def test_a_damaged_plan_is_refused(content: bytes) -> None:
     """With what to do about it."""
     with pytest.raises(OutputMismatch, match=r"_run/plan\.json is damaged.*choose another"):
@@ -102,19 +102,18 @@ def test_a_damaged_plan_is_refused(content: bytes) -> None:
 
 def test_a_plan_of_another_version_is_refused_with_both_versions() -> None:
     """Even if nothing else of it can be read."""
-    wanted = r"found plan version 3; this program reads versions 1 and 2"
+    wanted = r"found plan version 4; this program reads version 3"
     with pytest.raises(OutputMismatch, match=wanted):
-        Plan.from_bytes(b'{"version": 3, "future": true}')
+        Plan.from_bytes(b'{"version": 4, "future": true}')
 
 
-def test_a_plan_with_a_parent_has_a_version_of_its_own() -> None:
-    """A program that knows no parents refuses it; a plan without one has the bytes it always had.
+def test_a_plan_with_a_parent_says_so() -> None:
+    """A plan without one does not speak of it.
 
     Rows and shards are those of the parent's plan.
     """
     plan = plan_of(5, 2)
     retry = plan.with_parent(Parent("ab" * 32, ("row_timeout", "session_killed")))
-    assert (plan.version, retry.version) == (1, 2)
     assert b"parent" not in plan.to_bytes()
     assert Plan.from_bytes(retry.to_bytes()) == retry
     assert list(retry.shards()) == list(plan.shards())
@@ -138,7 +137,7 @@ def test_a_damaged_parent_is_refused(parent: bytes) -> None:
 )
 def test_an_index_line_reads_back_as_its_file(windows: list[Window], path: str, etag: str) -> None:
     """One line, one file."""
-    file = InputFile(3, "s3://a", path, 9, etag, None, 4, 3, tuple(windows))
+    file = InputFile(3, "s3://a", path, "jsonl", 9, etag, 9, "ab", 4, 3, tuple(windows))
     line = file.to_line()
     assert line.count(b"\n") == 1
     assert line.endswith(b"}\n")
@@ -187,6 +186,7 @@ def test_what_may_change_between_runs_does_not_decide(whole_job: str, override: 
         ("input.carry=[a]", 'input.carry: ["label"] -> ["a"]'),
         ("input.limit=5", "input.limit: null -> 5"),
         ("prompt.chat_template=true", "prompt.chat_template: false -> true"),
+        ("prompt.overflow=truncate_left", 'prompt.overflow: (absent) -> "truncate_left"'),
         ("prompt.date=2026-01-01", 'prompt.date: null -> "2026-01-01"'),
         ("session.kind=eager", 'session.kind: "inductor" -> "eager"'),
         ("session.threads=2", "session.threads: 1 -> 2"),
@@ -212,6 +212,14 @@ def test_what_decides_the_bytes_is_told_as_a_difference(
     old, new = decides(whole_job), decides(whole_job, override)
     assert diff_decides(old, new) == [line]
     assert digest_of(old) != digest_of(new)
+
+
+def test_a_job_that_cuts_no_prompts_is_what_it_was_before_there_was_overflow(
+    whole_job: str,
+) -> None:
+    """Its outputs go on; said or not said is the same job."""
+    assert decides(whole_job, "prompt.overflow=error") == decides(whole_job)
+    assert "overflow" not in decides(whole_job)["prompt"]
 
 
 def test_the_prompt_and_the_artifact_decide(whole_job: str) -> None:

@@ -19,7 +19,6 @@ from rdu_batch.job.json_object import MAX_DEPTH
 from rdu_batch.job.records import (
     DEAD_KEYS,
     MAX_DETAIL_CHARS,
-    OPTIONAL_KEYS,
     PREDICTION_KEYS,
     Fields,
     Reason,
@@ -334,7 +333,23 @@ def test_log_probabilities_of_one_sample_are_one_list(row_of: RowOf) -> None:
         row, parse_row(row), id_field=None, carry=("label",), num_prompt_tokens=3, samples=samples
     )
     assert b',"num_generated_tokens":2,"logprobs":[-0.25,-3.5],"label":1}' in written
-    assert tuple(json.loads(written)) == (*PREDICTION_KEYS, *OPTIONAL_KEYS, "label")
+    assert tuple(json.loads(written)) == (*PREDICTION_KEYS, "logprobs", "label")
+
+
+def test_a_cut_prompt_says_how_much_it_lost_before_what_is_carried(row_of: RowOf) -> None:
+    """Zero too, as the job asked; a job that cuts nothing has no such key."""
+    row = row_of(b'{"label":1}')
+    for num_cut, wanted in ((5, b',"num_cut_tokens":5'), (0, b',"num_cut_tokens":0'), (None, b"")):
+        written = prediction_line(
+            row,
+            parse_row(row),
+            id_field=None,
+            carry=("label",),
+            num_prompt_tokens=3,
+            samples=[Sample("a", "eos", 2)],
+            num_cut_tokens=num_cut,
+        )
+        assert written.endswith(b'"num_generated_tokens":2' + wanted + b',"label":1}\n')
 
 
 def test_a_dead_line_byte_for_byte(row_of: RowOf) -> None:

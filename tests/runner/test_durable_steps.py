@@ -23,6 +23,8 @@ from rdu_batch.runner.segments import (
 )
 from rdu_batch.storage.store import open_store
 
+DECIDES = {"output": {"format": "jsonl"}}
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -31,7 +33,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def plan():
-    return Plan(1, "test", "sha256:0", {}, 1, 8, 80, 4, (), ())
+    return Plan(3, "test", "sha256:0", DECIDES, 1, 8, 80, 4, (), ())
 
 
 def predicted(text: bytes) -> Outcome:

@@ -7,7 +7,7 @@ import pytest
 
 from rdu_batch.dataset.planning import plan_of_output
 from rdu_batch.job.loading import load_spec
-from rdu_batch.job.records import OPTIONAL_KEYS, PREDICTION_KEYS
+from rdu_batch.job.records import PREDICTION_KEYS
 from rdu_batch.report.samples import sample_line
 from rdu_batch.runner.identity import identify_job
 from rdu_batch.runner.job_context import JobContext
@@ -51,7 +51,7 @@ def test_several_samples_of_a_row_are_lists_in_one_line(make_job, make_lines):
     found, found_of_one = records(part), records(part_of_one)
     assert [record["row"] for record in found] == [[0, 1], [0, 2], [0, 3], [0, 4]]
     for record, single in zip(found, found_of_one, strict=True):
-        assert tuple(record) == (*PREDICTION_KEYS, *OPTIONAL_KEYS, "label")
+        assert tuple(record) == (*PREDICTION_KEYS, "logprobs", "label")
         lists = ("prediction", "finish_reason", "num_generated_tokens", "logprobs")
         for key in lists:
             assert len(record[key]) == 3

@@ -30,7 +30,7 @@ from rdu_batch.runner.run_layout import driver_epoch, driver_heartbeat
 from rdu_batch.runner.sealing import seal_shard
 from rdu_batch.runner.verify import verify_output
 from rdu_batch.storage.local_store import LocalStore
-from rdu_batch.storage.remote_store import MemoryStore, RemoteStore
+from rdu_batch.storage.remote_store import RemoteStore
 from rdu_batch.storage.store import open_store
 
 #: Steps of a store that are one and whole. Others are made of these.
@@ -40,6 +40,8 @@ STEPS = (
 )
 #: No beat but the first: what is noticed is noticed by the looks before each step.
 HEARTBEAT_S = 3600.0
+
+DECIDES = {"output": {"format": "jsonl"}}
 
 
 class Pauses:
@@ -51,7 +53,7 @@ class Pauses:
         self.name = None
         self._num_steps = 0
         self._depth = 0
-        for store_class in (LocalStore, RemoteStore, MemoryStore):
+        for store_class in (LocalStore, RemoteStore):
             for step in STEPS:
                 if step in vars(store_class):
                     self._wrap(monkeypatch, store_class, step)
@@ -240,7 +242,7 @@ def test_a_worker_of_an_earlier_epoch_may_store_before_any_step_of_a_later_one(
 def test_a_shard_that_another_plan_committed_is_not_published(base):
     """The output was emptied and begun anew while a worker was paused: nothing of it is mixed."""
     store = open_store(f"{base}/emptied")
-    here, gone_plan = (Plan(1, "test", "d", {}, 1, 4, 40, n, (), ()) for n in (4, 2))
+    here, gone_plan = (Plan(3, "test", "d", DECIDES, 1, 4, 40, n, (), ()) for n in (4, 2))
     line = Outcome(True, "eos", b'{"row":[0,1]}\n', 3, 5)
     seal_shard(store, here, here.shard(0), [line] * 4)
     before = published(contents(store))

@@ -1,0 +1,212 @@
+"""What a run will come to, from a sample of its rows and a measured speed: arithmetic alone.
+
+Totals are the sample's mean times the number of rows, give or take 1.96 standard errors (95 %, less
+where the sample is much of the whole; exact where it is all of it). How many tokens a row generates
+is not known before it is run: low is the least it may, high the most. Times take low tokens at high
+speed, and high tokens at low speed; a run that ends rows early is near the low end.
+Does not: read rows or files, or know a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rdu_batch.job.speed import Interval, Speed
+from rdu_batch.report.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Standard errors on each side of a mean: 95 % of a normal distribution.
+_NUM_ERRORS: Final = 1.96
+#: Until a worker opens its session: its process and its imports, from memory or from a cold disk,
+#: and the cluster's own start where it is for this run alone.
+PROCESS_START_S: Final = Interval(1.0, 20.0)
+_S_PER_HOUR: Final = 3600
+
+
+class RowTokens(NamedTuple):
+    """What one row costs; a row that ends as a dead letter costs nothing."""
+
+    prompt: int
+    #: Of all its samples together.
+    least_generated: int
+    most_generated: int
+    num_samples: int = 1
+
+
+@dataclass(frozen=True)
+class TokenTotals:
+    """Tokens of all rows of a job."""
+
+    num_rows: int
+    num_sampled: int
+    prompt: Interval
+    #: Prompt tokens, once for each sample of a row.
+    prefilled: Interval
+    generated: Interval
+    #: Generated tokens after the first of each sample, which prefill gives.
+    decoded: Interval
+
+
+@dataclass(frozen=True)
+class RunForecast:
+    """A whole run on so many workers."""
+
+    num_workers: int
+    wall_s: Interval
+    worker_hours: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "workers": self.num_workers,
+            "wall_s": [round(one, 1) for one in self.wall_s],
+            "worker_hours": [round(one, 4) for one in self.worker_hours],
+        }
+
+
+def total_of(values: Sequence[float], num_rows: int) -> Interval:
+    """The sum over ``num_rows`` rows of something that a random sample of them has ``values`` of.
+
+    One value of several rows says little: it is taken to be off by as much as itself.
+    """
+    if not values or not num_rows:
+        return Interval(0.0, 0.0)
+    mean, size = fmean(values), len(values)
+    if size >= num_rows:
+        return Interval(mean * num_rows, mean * num_rows)
+    deviation = stdev(values) if size > 1 else mean
+    left_out = math.sqrt((num_rows - size) / (num_rows - 1))
+    error = _NUM_ERRORS * deviation / math.sqrt(size) * left_out * num_rows
+    return Interval(max(0.0, mean * num_rows - error), mean * num_rows + error)
+
+
+def token_totals(sample: Sequence[RowTokens], num_rows: int) -> TokenTotals:
+    """Tokens of all rows, from those of a random sample."""
+
+    def between(least: Sequence[int], most: Sequence[int]) -> Interval:
+        return Interval(total_of(least, num_rows).low, total_of(most, num_rows).high)
+
+    least = [row.least_generated for row in sample]
+    most = [row.most_generated for row in sample]
+    firsts = [min(row.num_samples, row.most_generated) for row in sample]
+    return TokenTotals(
+        num_rows=num_rows,
+        num_sampled=len(sample),
+        prompt=total_of([row.prompt for row in sample], num_rows),
+        prefilled=total_of([row.prompt * row.num_samples for row in sample], num_rows),
+        generated=between(least, most),
+        decoded=between(
+            [max(0, one - first) for one, first in zip(least, firsts, strict=True)],
+            [one - first for one, first in zip(most, firsts, strict=True)],
+        ),
+    )
+
+
+def forecast(totals: TokenTotals, speed: Speed, num_workers: int) -> RunForecast:
+    """How long a run takes on so many workers of the machine that the speed is of.
+
+    Rows are shared out evenly; each worker starts at once. What storing costs, and a cluster that
+    has no room yet, are left out.
+    """
+    share = math.ceil(totals.num_rows / num_workers) / totals.num_rows if totals.num_rows else 0.0
+    prefill, decode = speed.prefill_tokens_per_s, speed.decode_tokens_per_s
+    wall_s = Interval(
+        PROCESS_START_S.low
+        + speed.open_s.low
+        + share * (totals.prefilled.low / prefill.high + totals.decoded.low / decode.high),
+        PROCESS_START_S.high
+        + speed.open_s.high
+        + share * (totals.prefilled.high / prefill.low + totals.decoded.high / decode.low),
+    )
+    hours = Interval(*(num_workers * one / _S_PER_HOUR for one in wall_s))
+    return RunForecast(num_workers, wall_s, hours)
+
+
+def worker_counts(most: int) -> list[int]:
+    """1, 2, 4, 8 ... as far as ``most``, and ``most`` itself."""
+    counts = [1]
+    while counts[-1] * 2 < most:
+        counts.append(counts[-1] * 2)
+    return counts if most <= 1 else [*counts, most]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What ``plan`` says of a run."""
+
+    #: None where no token counts are known; ``note`` says why.
+    totals: TokenTotals | None
+    #: None where no speed is known; ``note`` says why.
+    speed: Speed | None
+    runs: tuple[RunForecast, ...]
+    #: Sampled rows that will be dead letters.
+    num_dead: int
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; unknown ones are null."""
+        totals = self.totals
+        return {
+            "sampled_rows": totals.num_sampled if totals else 0,
+            "sampled_dead_rows": self.num_dead,
+            "prompt_tokens": _whole(totals.prompt) if totals else None,
+            "generated_tokens": _whole(totals.generated) if totals else None,
+            "speed": self.speed.to_json() if self.speed else None,
+            "runs": [one.to_json() for one in self.runs],
+            "note": self.note,
+        }
+
+    def to_lines(self) -> list[str]:
+        """A small table for people."""
+        lines = ["prediction"]
+        if self.totals is not None:
+            of_all = f"from {self.totals.num_sampled:,} of {self.totals.num_rows:,} rows"
+            lines += [
+                f"  prompt tokens     {_shown(self.totals.prompt)}  ({of_all})",
+                f"  generated tokens  {_shown(self.totals.generated)}  (the least and the most)",
+            ]
+            if self.num_dead:
+                lines.append(f"  dead letters      {self.num_dead:,} of the sampled rows")
+        if self.runs and self.speed is not None:
+            lines.append("  workers            wall time        worker-hours")
+            lines += [
+                f"  {one.num_workers:>7,}  {span(one.wall_s):>18}  {_hours(one.worker_hours):>18}"
+                for one in self.runs
+            ]
+            lines.append(
+                f"  as fast as measured by compile: {self.speed.machine}, "
+                f"{counted(self.speed.threads, 'thread')} a session"
+            )
+        if self.note:
+            lines.append(f"  {self.note}")
+        return lines
+
+
+def span(seconds: Interval) -> str:
+    """``41-55 s``, or minutes or hours where that is more readable; one number where alike."""
+    sizes = {"h": 3600, "min": 60, "s": 1}
+    unit, size_s = next(
+        (one for one in sizes.items() if seconds.high >= 3 * one[1]), ("s", sizes["s"])
+    )
+    digits = 1 if seconds.high / size_s < 10 else 0
+    low, high = (f"{one / size_s:,.{digits}f}" for one in seconds)
+    return f"{low} {unit}" if low == high else f"{low}-{high} {unit}"
+
+
+def _hours(hours: Interval) -> str:
+    low, high = (f"{one:,.{3 if hours.high < 1 else 1}f}" for one in hours)
+    return low if low == high else f"{low}-{high}"
+
+
+def _whole(interval: Interval) -> list[int]:
+    return [math.floor(interval.low), math.ceil(interval.high)]
+
+
+def _shown(interval: Interval) -> str:
+    low, high = _whole(interval)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
