@@ -54,7 +54,8 @@ test-servers: $(VENV)/.dev
 	npm install --prefix build/servers --no-save --no-package-lock --no-audit --no-fund \
 	  --loglevel=error azurite@3.35.0
 	@command -v sshd >/dev/null || test -x /usr/sbin/sshd \
-	  || { test "$$(id -u)" = 0 && apt-get install --yes --quiet --no-install-recommends openssh-server; } \
+	  || { test "$$(id -u)" = 0 && apt-get update --quiet=2 \
+	    && apt-get install --yes --quiet --no-install-recommends openssh-server; } \
 	  || echo "sshd is missing: install openssh-server to test SFTP"
 
 # Wants a machine that does nothing else. The block it prints is kept in tests/benchmarks/LOG.md.
