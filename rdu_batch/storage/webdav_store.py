@@ -4,10 +4,12 @@
 The storage options ``username`` and ``password`` are for basic authentication; ``base_url`` is used
 where it is given, and then the URL is a path below it.
 
-An object is written under a temporary name beside it, then moved: ``MOVE`` with ``Overwrite: T``
-replaces, with ``Overwrite: F`` it refuses a target that exists, which is create-once as far as the
-server keeps it in one step. The standard has servers delete the target before the move, so an
-object that is being replaced can be missing for an instant: a reader looks again before it says so.
+An object is written under a temporary name beside it, then moved over its own. The standard has
+servers delete the target before the move, so an object that is being replaced can be missing for an
+instant: a reader looks again before it says so. There is no create-once: ``Overwrite: F`` would be
+the request for it, but servers look first and move then, and two racers can both win (WsgiDAV, when
+the machine is busy). So an output needs ``output.single_writer``.
+
 Etags are not used: servers make them of a time in whole seconds.
 """
 
@@ -66,7 +68,6 @@ def _quote_paths(client: Any) -> None:
 class WebdavStore(RemoteStore):
     """See the module; ``Store`` says what the methods promise."""
 
-    create_once_by = "a MOVE that refuses an existing target"
     puts_whole = True
 
     def _stat(self, path: str) -> ObjectStat:
@@ -102,27 +103,21 @@ class WebdavStore(RemoteStore):
         return [info for info in found if not is_temporary(info.get("name", ""))]
 
     def _put(self, path: str, content: bytes) -> None:
-        self._write(path, lambda: io.BytesIO(content), overwrite=True)
+        self._write(path, lambda: io.BytesIO(content))
 
     def _put_file(self, path: str, local_path: str) -> None:
-        self._write(path, lambda: open(local_path, "rb"), overwrite=True)  # noqa: PTH123, SIM115
+        self._write(path, lambda: open(local_path, "rb"))  # noqa: PTH123, SIM115
 
-    def _create(self, path: str, content: bytes) -> bool:
-        return self._write(path, lambda: io.BytesIO(content), overwrite=False)
-
-    def _write(self, path: str, open_content: Callable[[], Any], *, overwrite: bool) -> bool:
+    def _write(self, path: str, open_content: Callable[[], Any]) -> None:
         client = self._filesystem.client
         temporary = temporary_beside(path)
         try:
             self._upload(temporary, open_content)
-            client.move(temporary, path, overwrite=overwrite)
-        except Exception as error:  # the driver has classes of its own
+            client.move(temporary, path, overwrite=True)
+        except Exception:  # the driver has classes of its own
             with suppress(Exception):  # the first failure says more than this one
                 client.remove(temporary)
-            if not overwrite and _is_refused(error):
-                return False
             raise
-        return True
 
     def _upload(self, path: str, open_content: Callable[[], Any]) -> None:
         client = self._filesystem.client
@@ -145,8 +140,3 @@ class WebdavStore(RemoteStore):
         with suppress(Exception):  # the objects are gone, which is what was asked for
             if not self.list_names(folder, recursive=True):
                 self._filesystem.client.remove(base)
-
-
-def _is_refused(error: Exception) -> bool:
-    # The driver's class for it, by name: importing it is the driver's own business.
-    return type(error).__name__ == "ResourceAlreadyExists" or http_status(error) == 412

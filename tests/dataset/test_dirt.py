@@ -56,7 +56,7 @@ def rows_of(make_spec: MakeSpec, content: bytes, name: str = "a.jsonl", **sizes:
     root = f"memory://{uuid.uuid4().hex}"
     open_store(f"{root}/in").put_whole(name, content)
     output = open_store(f"{root}/out")
-    spec = make_spec([f"{root}/in"], output.url)
+    spec = make_spec([f"{root}/in/*"], output.url)
     plan = save_plan(output, make_plan(spec, "x", window_bytes=64))
     return list(RowReader(output, plan, window_bytes=64, **sizes).read_rows(0, plan.num_rows))
 
@@ -194,7 +194,7 @@ for name, opened, begin, end in (
         file.write(b'"}' + end + b'{"a": 1}' + (b"]" if begin else b""))
 import zlib, numpy
 spec = JobSpec.model_validate(dict(
-    version=1, name="t", input=dict(urls=(str(folder / "in"),)), prompt=dict(field="a"),
+    version=1, name="t", input=dict(urls=(str(folder / "in" / "*"),)), prompt=dict(field="a"),
     session=dict(kind="fake"), output=dict(url=str(folder / "out"))))
 output = open_store(spec.output.url)
 before = high_water_kib()

@@ -50,7 +50,7 @@ def rows_of(make_spec: MakeSpec, name: str, content: bytes, cuts: list[int], **s
     root = f"memory://{uuid.uuid4().hex}"
     open_store(f"{root}/in").put_whole(name, content)
     output = open_store(f"{root}/out")
-    plan = save_plan(output, make_plan(make_spec([f"{root}/in"], output.url), "x", **sizes))
+    plan = save_plan(output, make_plan(make_spec([f"{root}/in/*"], output.url), "x", **sizes))
     reader = RowReader(output, plan, **sizes)
     borders = sorted({0, plan.num_rows, *(min(cut, plan.num_rows) for cut in cuts)})
     found = {}

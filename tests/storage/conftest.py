@@ -245,7 +245,7 @@ def refuse_nameless_files() -> Callable[..., int]:
         pytest.param("azure", marks=pytest.mark.servers),
         pytest.param("gcs", marks=pytest.mark.servers),
         pytest.param("sftp", marks=pytest.mark.servers),
-        pytest.param("webdav", marks=pytest.mark.servers),
+        pytest.param("webdav, one writer", marks=pytest.mark.servers),
     ]
 )
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:

@@ -55,7 +55,12 @@ def spec_of(
             "prompt": {"field": "text"},
             "session": {"kind": "fake"},
             "generation": {"max_new_tokens": 6},
-            "output": {"url": output, "rows_per_shard": 15, **both},
+            "output": {
+                "url": output,
+                "rows_per_shard": 15,
+                "single_writer": output.startswith("webdav"),
+                **both,
+            },
             "limits": {"max_dead_rows": "10%"},
             **more,
         }

@@ -102,6 +102,7 @@ def test_more_positions_than_an_int16_counts_are_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions are int16 among the graph's inputs."""
+    monkeypatch.setattr("rdu_batch.sessions.samba.pef.check_can_compile", lambda: None)
     monkeypatch.setattr("rdu_batch.sessions.samba.pef.load_sambaflow", Compiler().flow)
     settings = CompileSettings(dtype="fp32", max_seq_length=32769, kind="samba")
     with pytest.raises(UsageError, match="32768"):
@@ -112,6 +113,7 @@ def test_a_cache_has_as_many_positions_as_the_model_and_more_families(
     tiny_artifact: Callable[[str, str], LocalArtifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions are int32 there; a single graph of a Llama is refused with what there is."""
+    monkeypatch.setattr("rdu_batch.sessions.samba.pef.check_can_compile", lambda: None)
     monkeypatch.setattr("rdu_batch.sessions.samba.pef.load_sambaflow", Compiler().flow)
     llama = read_config(tiny_artifact("eager", "llama").folder)
     settings = CompileSettings("fp32", 32769, kind="samba", graphs="cached")
