@@ -69,8 +69,10 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("part_format", PACKED)
+@pytest.mark.parametrize(
+    ("part_format", "settings"),
+    [*((one, "greedy") for one in PACKED), ("parquet", "samples")],  # lines are lines elsewhere
+)
 def test_a_packed_part_holds_the_lines_of_the_plain_one_byte_for_byte(
     run_as, part_format, settings
 ):

@@ -184,6 +184,7 @@ def processes_of(output):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.all_only
 def test_a_paused_driver_on_ray_that_wakes_up_ends_its_workers(job, drivers, make_lines):
     """Its workers, which ran on, stored nothing either."""
     job.write([*make_lines(4), *slow_lines(6, 1)], rows_per_shard=4)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.all_only), "gpt2"])
 def test_an_artifact_gives_back_the_checkpoint_it_was_compiled_from(
     family: str,
     tiny_artifact: Callable[[str, str], LocalArtifact],

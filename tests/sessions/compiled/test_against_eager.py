@@ -41,7 +41,7 @@ def sessions(tiny_artifact: Callable[[str, str], LocalArtifact]) -> Callable[[st
     return open_both
 
 
-@FAMILIES
+@pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.all_only), "gpt2"])
 def test_no_prompt_length_and_no_limit_changes_a_token(
     family: str,
     sessions: Callable[[str], Sessions],

@@ -200,6 +200,7 @@ def test_a_pef_of_other_lengths_than_its_note_says_is_refused(
         open_engine(changed(artifact, folder))
 
 
+@pytest.mark.all_only
 def test_a_pef_of_another_model_is_refused(
     tmp_path: Path,
     artifact: LocalArtifact,

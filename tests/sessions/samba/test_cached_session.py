@@ -72,6 +72,7 @@ def test_a_llama_has_the_tokens_of_a_plain_one(
         assert assert_same_greedy_tokens(session, plain, [prompt_of(length)], num_tokens) == 0
 
 
+@pytest.mark.all_only
 def test_a_token_costs_one_run_and_one_row_of_logits(
     session: Any,
     tiny_artifact: Callable[[str, str], LocalArtifact],
