@@ -23,6 +23,7 @@ from rdu_batch.job.plan import (
     WINDOW_BYTES,
     IndexPage,
     InputFile,
+    Parent,
     Plan,
     diff_decides,
     digest_of,
@@ -65,6 +66,7 @@ def make_plan(
     take_page: Callable[[str, bytes], object] | None = None,
     recut_url: str | None = None,
     count_ranges: CountRanges = count_here,
+    parent: Parent | None = None,
     window_bytes: int = WINDOW_BYTES,
 ) -> PlannedJob:
     """List, pin and index the inputs of a job. Writes nothing unless it is told where.
@@ -81,6 +83,7 @@ def make_plan(
             other processes write there, too. None cuts nothing: the plan can be shown, not run,
             where ``PlannedJob.recut`` names files.
         count_ranges: counts, here or in other processes. Not used with ``input.limit``.
+        parent: what the plan says of the output that this one begins from.
         window_bytes: the format's own but in tests.
 
     Raises:
@@ -123,6 +126,7 @@ def make_plan(
         rows_per_shard=spec.output.rows_per_shard,
         index_pages=tuple(pages.pages),
         longest_rows=longest.rows(),
+        parent=parent,
     )
     return PlannedJob(plan, tuple(pages.contents), recut)
 
@@ -170,7 +174,12 @@ def load_plan(store: Store) -> Plan | None:
 
 
 def plan_of_output(
-    store: Store, spec: JobSpec, artifact_digest: str, *, count_ranges: CountRanges = count_here
+    store: Store,
+    spec: JobSpec,
+    artifact_digest: str,
+    *,
+    count_ranges: CountRanges = count_here,
+    parent: Parent | None = None,
 ) -> Plan:
     """Return the plan an output has for this job; make and save one if it has none.
 
@@ -189,6 +198,7 @@ def plan_of_output(
             take_page=store.put_whole,
             recut_url=store.url,
             count_ranges=count_ranges,
+            parent=parent,
         )
         return save_plan(store, planned)
     check_same_job(existing, job_decides(spec, artifact_digest), store)

@@ -7,6 +7,7 @@ one; ``--set`` and ``--limit`` pass through the same checks as the file. Does no
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]*)\}")
-#: Leaves in which ``{date}`` is filled.
+#: Leaves in which ``{date}`` and ``{yesterday}``, the day before it, are filled.
 DATED: tuple[Path, ...] = (
     ("input", "urls"),
+    ("input", "since"),
     ("output", "url"),
     ("session", "artifact"),
     ("prompt", "date"),
@@ -173,14 +175,18 @@ def _filled(tree: Source, value: Any, path: Path, date: str | None) -> Any:
     if not isinstance(value, str):
         return value
     for name in _PLACEHOLDER.findall(value):
-        if name != "date":
-            hint = did_you_mean("{" + name + "}", ["{date}"])
-            text = f"found {{{name}}} in {quoted(value)}; wanted {{date}} or no placeholder{hint}"
+        if name not in ("date", "yesterday"):
+            hint = did_you_mean("{" + name + "}", ["{date}", "{yesterday}"])
+            wanted = "{date}, {yesterday} or no placeholder"
+            text = f"found {{{name}}} in {quoted(value)}; wanted {wanted}{hint}"
             tree.problems.append(Problem(tree.place_of(path), path, text))
         elif date is None:
-            text = f"found {{date}} in {quoted(value)} and no date; wanted --date 2026-11-22"
+            text = f"found {{{name}}} in {quoted(value)} and no date; wanted --date 2026-11-22"
             tree.problems.append(Problem(tree.place_of(path), path, text))
-    return value.replace("{date}", date or "2000-01-01")
+    # A date that is none was reported already.
+    day = dt.date.fromisoformat(date if date and is_iso_date(date) else "2000-01-01")
+    before = dt.date.fromordinal(max(1, day.toordinal() - 1))
+    return value.replace("{date}", day.isoformat()).replace("{yesterday}", before.isoformat())
 
 
 # --- Checks --------------------------------------------------------------------------------------

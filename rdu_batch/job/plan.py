@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rdu_batch.job.spec import JobSpec
 
 #: Version of the plan and of the files it leads to; a change of either is a change of the other.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 #: A stream is indexed, and read, in windows of this many bytes.
 WINDOW_BYTES = 1 << 20
 #: A stream that must be decoded is decoded from its start by whoever reads it, up to this size; a
@@ -128,25 +128,28 @@ class LongestRow:
 
 @dataclass(frozen=True)
 class Parent:
-    """The finished output that a retry of dead letters began from; nothing says where it lies."""
+    """The finished output that this one began from; nothing says where it lies."""
 
     #: Hex digest of the parent's ``manifest.json``.
     manifest_sha256: str
-    #: Reasons of the dead letters that are run again, sorted; those that the parent has.
-    reasons: tuple[str, ...]
+    #: Of a retry of dead letters: the reasons of those that are run again, sorted, as far as the
+    #: parent has them. None for a run over inputs that changed since the parent (``input.since``).
+    reasons: tuple[str, ...] | None
 
     def retries(self, reasons: Iterable[str]) -> bool:
         """Whether a shard with dead letters of these reasons has a row that is run again."""
-        return not set(self.reasons).isdisjoint(reasons)
+        return not set(self.reasons or ()).isdisjoint(reasons)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, for the plan and the manifest."""
-        return {"manifest_sha256": self.manifest_sha256, "reasons": list(self.reasons)}
+        reasons = {} if self.reasons is None else {"reasons": list(self.reasons)}
+        return {"manifest_sha256": self.manifest_sha256, **reasons}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Parent:
         """Read back what ``to_json`` wrote. Raises KeyError or TypeError for anything else."""
-        return cls(str(document["manifest_sha256"]), tuple(map(str, document["reasons"])))
+        reasons = tuple(map(str, document["reasons"])) if "reasons" in document else None
+        return cls(str(document["manifest_sha256"]), reasons)
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ class Plan:
     rows_per_shard: int
     index_pages: tuple[IndexPage, ...]
     longest_rows: tuple[LongestRow, ...]
-    #: Set for a retry of dead letters.
+    #: Set for a retry of dead letters, and for a run with ``input.since``.
     parent: Parent | None = None
 
     @property
@@ -205,7 +208,7 @@ class Plan:
         return (self.shard(index) for index in range(self.num_shards))
 
     def with_parent(self, parent: Parent) -> Plan:
-        """The plan of a retry: the same rows in the same shards, made from that parent."""
+        """The same rows in the same shards, made from that parent."""
         return replace(self, parent=parent)
 
     def to_bytes(self) -> bytes:
@@ -213,6 +216,8 @@ class Plan:
         values = asdict(self)
         if self.parent is None:
             del values["parent"]
+        else:
+            values["parent"] = self.parent.to_json()
         text = json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         return text.encode() + b"\n"
 
@@ -261,8 +266,8 @@ def job_decides(spec: JobSpec, artifact_digest: str) -> dict[str, Any]:
     """
     return {
         "format_version": FORMAT_VERSION,
-        # How to reach the bytes does not decide them.
-        "input": spec.input.model_dump(mode="json", exclude={"storage_options"}),
+        # How to reach the bytes does not decide them, nor where some of them are made already.
+        "input": spec.input.model_dump(mode="json", exclude={"storage_options", "since"}),
         "prompt": spec.prompt.model_dump(mode="json"),
         "artifact_digest": artifact_digest,
         "session": {"kind": spec.session.kind, "threads": spec.session.threads},

@@ -71,6 +71,11 @@ class InputSpec(_Section):
     limit: Annotated[int, Field(ge=1)] | None = None
     """Only the first rows, this many; --limit sets it. Empty means all."""
 
+    since: NonEmpty | None = None
+    """URL of a finished output of this job over earlier inputs, such as last night's: its
+    predictions are taken over for what is unchanged, and only what is new is run. {date} is filled
+    by --date."""
+
     storage_options: StorageOptions = Field(default_factory=dict)
     """Options of the driver that reads the inputs. Secrets as "${ENV:NAME}" only."""
 

@@ -10,6 +10,7 @@ from rdu_batch.job.records import Reason
 from rdu_batch.job.run_paths import FORENSICS_FOLDER
 from rdu_batch.job.speed import Interval
 from rdu_batch.report.prediction import span
+from rdu_batch.report.reused import Reused
 from rdu_batch.report.wording import counted
 
 
@@ -42,11 +43,16 @@ class Summary:
     job_digest: str = ""
     #: Least and most ``wall_s`` by the prediction at this run's start; None where none was made.
     predicted_wall_s: Interval | None = None
+    #: With ``input.since``: what was taken over; it counts among ``rows``.
+    reused: Reused | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that ends standard output."""
         leaves = dict(vars(self))
         predicted = leaves.pop("predicted_wall_s")
+        reused = leaves.pop("reused")
+        if reused is not None:
+            leaves["reused"] = vars(reused)
         if predicted is not None:
             leaves["predicted_wall_s"] = [round(one, 1) for one in predicted]
         return {
@@ -75,6 +81,8 @@ class Summary:
         if self.exit:
             more = "more dead letters than limits.max_dead_rows allows; see the dead-* files"
             rows.append(("exit", f"{self.exit}: {more}"))
+        if self.reused is not None:
+            rows.append(("reused", self.reused.to_text()))
         if self.rows_resumed:
             rows.append(("resumed", f"{self.rows_resumed:,} rows were done by an earlier run"))
         if self.wall_s:

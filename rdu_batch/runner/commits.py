@@ -20,12 +20,12 @@ from rdu_batch.runner.part_formats import suffix_of
 from rdu_batch.runner.run_layout import COMMITS_FOLDER, commit_record, numbers_in
 from rdu_batch.storage.store import Store
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class SealedFile:
-    """One sealed file: where it lies under ``_run/sealed/``, and what is in it."""
+    """One file of a sealed shard: where it lies under ``_run/``, and what is in it."""
 
     name: str
     num_rows: int
@@ -43,6 +43,9 @@ class CommitRecord:
     part: SealedFile
     dead: SealedFile | None
     totals: Totals
+    #: The row digests of the predictions, in their order (see ``row_digests.py``); None where no
+    #: prediction has one.
+    row_digests: SealedFile | None = None
 
     def to_bytes(self) -> bytes:
         """The record as one JSON object and a newline."""
@@ -54,6 +57,7 @@ class CommitRecord:
             "part": vars(self.part),
             "dead": vars(self.dead) if self.dead else None,
             "totals": self.totals.to_json(),
+            "row_digests": vars(self.row_digests) if self.row_digests else None,
         }
         return json.dumps(document).encode() + b"\n"
 
@@ -73,8 +77,9 @@ class CommitRecord:
                     plan_digest=document["plan_digest"],
                     attempt=document["attempt"],
                     part=SealedFile(**document["part"]),
-                    dead=SealedFile(**document["dead"]) if document["dead"] else None,
+                    dead=_file_of(document["dead"]),
                     totals=Totals.from_json(document["totals"]),
+                    row_digests=_file_of(document["row_digests"]),
                 )
         except (ValueError, TypeError, KeyError) as error:
             raise OutputMismatch(
@@ -85,6 +90,10 @@ class CommitRecord:
             f"a commit record has format version {version!r}, this program reads {FORMAT_VERSION}. "
             "Finish the job with the version that began it, or choose another output."
         )
+
+
+def _file_of(document: dict[str, Any] | None) -> SealedFile | None:
+    return SealedFile(**document) if document else None
 
 
 def create_commit(store: Store, record: CommitRecord) -> CommitRecord:

@@ -1,7 +1,8 @@
-"""The rows of a finished shard that a retry of dead letters keeps, as segments.
+"""Rows of finished shards that another output keeps, as segments.
 
-Promises: a shard is read in bounded memory; a kept row's outcome holds the line that was published,
-byte for byte; the same shard and reasons give the same segments. Does not: touch a store.
+Promises: a shard is read in bounded memory, its row digests aside; a kept row's outcome holds the
+line that was published, byte for byte; the same outcomes give the same segments. Does not: touch a
+store.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from rdu_batch.job.plan import Shard
 from rdu_batch.job.records import row_key
+from rdu_batch.job.row_digest import NO_ROW_DIGEST, ROW_DIGEST_BYTES
 from rdu_batch.runner.outcomes import Outcome
 from rdu_batch.runner.part_formats import unpacked_lines
 from rdu_batch.runner.published import outcome_of
@@ -27,15 +29,21 @@ def is_kept(outcome: Outcome, reasons: Collection[str]) -> bool:
     return outcome.is_prediction or outcome.label not in reasons
 
 
-def read_shard(part: Path, dead: Path, shard: Shard) -> Iterator[Outcome]:
+def read_shard(
+    part: Path, dead: Path, shard: Shard, row_digests: bytes | None = None
+) -> Iterator[Outcome]:
     """The outcomes of a shard in row order, from local copies of its two files.
 
-    The name of ``part`` says its format.
+    Args:
+        part: its name says its format.
+        dead: empty where the shard has no dead letters.
+        shard: the shard.
+        row_digests: of the predictions, in order; None where there are none.
 
     Raises:
         ValueError: the files do not hold each row of the shard once, as this program writes them.
     """
-    num_rows = 0
+    num_rows = num_predictions = 0
     previous: tuple[int, int] | None = None
     with part.open("rb") as predictions, dead.open("rb") as letters:
         keyed = heapq.merge(
@@ -46,9 +54,14 @@ def read_shard(part: Path, dead: Path, shard: Shard) -> Iterator[Outcome]:
             if previous is not None and key <= previous:
                 raise ValueError(f"row {list(key)} is out of order or there twice")
             try:
-                yield outcome_of(line, is_prediction=is_prediction)
+                outcome = outcome_of(line, is_prediction=is_prediction)
             except (KeyError, TypeError) as error:
                 raise ValueError(f"row {list(key)} is damaged: {error!r}") from error
+            if is_prediction:
+                digest = _digest_at(row_digests, num_predictions)
+                outcome = outcome._replace(row_digest=digest)
+                num_predictions += 1
+            yield outcome
             previous = key
             num_rows += 1
     if num_rows != shard.num_rows:
@@ -56,20 +69,19 @@ def read_shard(part: Path, dead: Path, shard: Shard) -> Iterator[Outcome]:
 
 
 def kept_segments(
-    outcomes: Iterable[Outcome], shard: Shard, reasons: Collection[str], path: Path
+    outcomes: Iterable[Outcome | None], shard: Shard, path: Path
 ) -> Iterator[SegmentName]:
     """The segments of the rows that are kept, one for each run of them.
 
     Args:
-        outcomes: of the shard's rows, in order.
+        outcomes: of the shard's rows, in order; None for a row that is not kept.
         shard: the shard.
-        reasons: of the dead letters that are not kept.
         path: of a local file. It holds a segment's bytes when its name is yielded, until the next.
     """
     spool: LineSpool | None = None
     first_row = row = shard.first_row
     for row, outcome in enumerate(outcomes, start=shard.first_row):
-        if is_kept(outcome, reasons):
+        if outcome is not None:
             if spool is None:
                 spool, first_row = LineSpool(path), row
             spool.write(outcome.to_bytes())
@@ -78,6 +90,16 @@ def kept_segments(
             spool = None
     if spool is not None:
         yield _closed(spool, shard, first_row)
+
+
+def _digest_at(row_digests: bytes | None, index: int) -> str:
+    if row_digests is None:
+        return NO_ROW_DIGEST
+    start = index * ROW_DIGEST_BYTES
+    digest = row_digests[start : start + ROW_DIGEST_BYTES]
+    if len(digest) < ROW_DIGEST_BYTES:
+        raise ValueError(f"it has fewer row digests ({len(row_digests)} bytes) than predictions")
+    return digest.hex()
 
 
 def _closed(spool: LineSpool, shard: Shard, first_row: int) -> SegmentName:

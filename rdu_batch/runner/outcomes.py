@@ -3,10 +3,11 @@ r"""Outcomes of rows and how a segment holds them.
 An outcome is the exact line that will stand in a ``part-*`` or ``dead-*`` file, with the counts
 that totals are made of. A segment is one outcome a line, in row order:
 
-    P <prompt tokens> <generated tokens> <finish reason> <prediction line>\n
+    P <prompt tokens> <generated tokens> <finish reason> <row digest> <prediction line>\n
     D <reason> <dead line>\n
 
-A row of several samples has their finish reasons with commas between. The header's words are ASCII
+A row of several samples has their finish reasons with commas between; a sampled row has no digest
+(``NO_ROW_DIGEST``). The header's words are ASCII
 without blanks, so that a line is cut with one split and the rest stays byte for byte what will be
 published.
 """
@@ -16,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from rdu_batch.job.row_digest import NO_ROW_DIGEST
 
 
 class Outcome(NamedTuple):
@@ -30,11 +33,16 @@ class Outcome(NamedTuple):
     line: bytes
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
+    #: Of a greedy prediction's row (``row_digest_of``).
+    row_digest: str = NO_ROW_DIGEST
 
     def to_bytes(self) -> bytes:
         """The outcome as a segment line, with its final newline."""
         if self.is_prediction:
-            header = f"P {self.num_prompt_tokens} {self.num_generated_tokens} {self.label} "
+            header = (
+                f"P {self.num_prompt_tokens} {self.num_generated_tokens} {self.label} "
+                f"{self.row_digest} "
+            )
         else:
             header = f"D {self.label} "
         return header.encode("ascii") + self.line
@@ -47,26 +55,32 @@ class Outcome(NamedTuple):
             ValueError: these bytes are not an outcome.
         """
         if segment_line.startswith(b"P "):
-            _, prompt, generated, label, line = segment_line.split(b" ", 4)
-            return cls(True, label.decode("ascii"), line, int(prompt), int(generated))
+            _, prompt, generated, label, digest, line = segment_line.split(b" ", 5)
+            counts = int(prompt), int(generated)
+            return cls(True, label.decode("ascii"), line, *counts, digest.decode("ascii"))
         kind, label, line = segment_line.split(b" ", 2)
         if kind != b"D":
             raise ValueError(f"an outcome begins with P or D, found {segment_line[:20]!r}")
         return cls(False, label.decode("ascii"), line)
 
 
-def published_lines(segment_lines: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """The lines that are published of segment lines: predictions, and dead letters.
+def published_lines(
+    segment_lines: Iterable[bytes],
+) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """The lines that are published of segment lines, and the hex row digests of the predictions.
 
-    For segment lines of this process's own; ``Outcome.from_bytes`` reads those of others.
+    Predictions, dead letters, digests. For segment lines of this process's own;
+    ``Outcome.from_bytes`` reads those of others.
     """
-    predictions, letters = [], []
+    predictions, letters, digests = [], [], []
     for line in segment_lines:
         if line.startswith(b"P "):
-            predictions.append(line.split(b" ", 4)[4])
+            *_, digest, prediction = line.split(b" ", 5)
+            digests.append(digest)
+            predictions.append(prediction)
         else:
             letters.append(line.split(b" ", 2)[2])
-    return predictions, letters
+    return predictions, letters, digests
 
 
 def read_outcomes(lines: Iterable[bytes]) -> Iterator[Outcome]:

@@ -63,9 +63,10 @@ def retry_dead_letters(
             "output with --into"
         )
     seed = open_parent(parent_store, reasons or list(Reason))
-    dead = Totals.from_json(seed.manifest["totals"]).dead_reasons
-    num_retried = sum(dead[reason] for reason in seed.parent.reasons)
-    names = f" ({', '.join(seed.parent.reasons)})" if seed.parent.reasons else ""
+    dead = Totals.from_json(seed.finished.manifest["totals"]).dead_reasons
+    retried = seed.parent.reasons or ()
+    num_retried = sum(dead[reason] for reason in retried)
+    names = f" ({', '.join(retried)})" if retried else ""
     progress.phase(
         f"retry: {counted(num_retried, 'dead letter')} of {parent_store.url} run again{names}; all "
         "other rows are taken over"

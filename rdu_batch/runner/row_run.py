@@ -21,6 +21,7 @@ from rdu_batch.job.records import (
     parse_row,
     prediction_line,
 )
+from rdu_batch.job.row_digest import NO_ROW_DIGEST, row_digest_of
 from rdu_batch.job.spec import GenerationSpec, JobSpec
 from rdu_batch.runner.outcomes import Outcome
 from rdu_batch.runner.time_spent import TaskClock
@@ -81,7 +82,8 @@ class RowRunner:
         fields: Fields | None = None
         try:
             fields = parse_row(row)
-            generations, num_cut_tokens = self._generate(row, fields, clock)
+            settings = generation_of(fields, self._spec.generation)
+            generations, num_cut_tokens = self._generate(row, fields, settings, clock)
         except RowError as error:
             id_field = inputs.id_field
             id_text = fields.texts.get(id_field) if fields and id_field is not None else None
@@ -106,16 +108,17 @@ class RowRunner:
             line,
             num_prompt_tokens,
             sum(one.num_generated_tokens for one in generations),
+            # What is sampled depends on where the row stands.
+            NO_ROW_DIGEST if settings.temperature > 0 else row_digest_of(row),
         )
 
     def _generate(
-        self, row: Row, fields: Fields, clock: TaskClock
+        self, row: Row, fields: Fields, settings: GenerationSpec, clock: TaskClock
     ) -> tuple[list[Generation], int | None]:
         """Every sample of a row, in order, and what its prompt lost where the job cuts prompts.
 
         Raises RowError: all of them or none.
         """
-        settings = generation_of(fields, self._spec.generation)
         prompt = self._renderer.render(fields)
         prompt_ids = self._tokenizer.encode(prompt, date=self._spec.prompt.date)
         num_cut_tokens = None

@@ -25,6 +25,7 @@ from rdu_batch.job.speed import Interval
 from rdu_batch.report.progress import Progress
 from rdu_batch.report.summary import Summary
 from rdu_batch.report.wording import counted
+from rdu_batch.runner.delta_seed import DeltaSeed, open_since, reused_of
 from rdu_batch.runner.driver import Driver
 from rdu_batch.runner.epochs import Owner, take_epoch, write_result
 from rdu_batch.runner.executor import Executor
@@ -36,10 +37,11 @@ from rdu_batch.runner.job_context import JobContext, with_absolute_urls
 from rdu_batch.runner.manifest import read_manifest, read_success, write_manifest
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.outlook import predict_run
+from rdu_batch.runner.parents import check_parent, parent_in
 from rdu_batch.runner.part_formats import check_can_pack
 from rdu_batch.runner.ray_counting import ray_counting
 from rdu_batch.runner.resume import look_back
-from rdu_batch.runner.retry_seed import RetrySeed, check_parent, parent_in
+from rdu_batch.runner.retry_seed import RetrySeed
 from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
@@ -100,6 +102,8 @@ class _JobRun:
         self._progress = progress
         self._heartbeat_s = heartbeat_s
         self._retry = retry
+        #: With ``input.since``, once it was opened.
+        self._since: DeltaSeed | None = None
         self._started_s = time.monotonic()
         #: Of this epoch; nothing where no worker was wanted.
         self._worker_seconds = WorkerSeconds()
@@ -113,6 +117,9 @@ class _JobRun:
             done = self._already_complete(store, identity)
             if done is not None:
                 return done
+            if self._retry is None and self._spec.input.since is not None:
+                self._since = open_since(self._spec.input.since, store)
+                self._since.check_job(identity.decides)
             plan = self._plan(store, identity, executor, address)
             taken = self._take_epoch(store, identity)
             if isinstance(taken, Summary):
@@ -171,10 +178,11 @@ class _JobRun:
             counting = local_counting(use_storage_options, self._spec)
             if executor == "ray":
                 counting = ray_counting(self._spec, address, self._stop, self._progress, counting)
+            parent = self._since.parent if self._since else None
             plan = plan_of_output(
-                store, self._spec, identity.artifact_digest, count_ranges=counting
+                store, self._spec, identity.artifact_digest, count_ranges=counting, parent=parent
             )
-            check_parent(store, plan.parent, None)
+            check_parent(store, plan.parent, parent)
         self._progress.phase(
             f"plan: {counted(plan.num_rows, 'row')} of {counted(plan.num_files, 'file')} "
             f"in {counted(plan.num_shards, 'shard')}"
@@ -209,6 +217,9 @@ class _JobRun:
             if self._retry is not None:
                 self._progress.phase("taking over what is kept of the parent")
                 self._retry.seed(store, plan, heartbeat.confirm)
+            if self._since is not None:
+                self._progress.phase(f"taking over what is unchanged since {self._since.url}")
+                self._since.seed(store, plan, heartbeat.confirm)
             left = look_back(store, plan)
         owner = heartbeat.owner
         spec = with_absolute_urls(self._spec)
@@ -298,6 +309,8 @@ class _JobRun:
     ) -> Summary:
         wall_s = time.monotonic() - self._started_s
         leased = leased or Totals()
+        reused = reused_of(store)
+        num_reused = reused.num_rows if reused else 0
         allowed = self._spec.limits.allows(totals.dead, totals.rows)
         return Summary(
             name=self._spec.name,
@@ -312,7 +325,10 @@ class _JobRun:
             generated_tokens=totals.generated_tokens,
             finish_reasons=totals.finish_reasons,
             dead_reasons=totals.dead_reasons,
-            rows_resumed=max(0, totals.rows - leased.rows) if state == "complete" else 0,
+            rows_resumed=max(0, totals.rows - leased.rows - num_reused)
+            if state == "complete"
+            else 0,
+            reused=reused,
             wall_s=wall_s,
             tokens_per_s=leased.generated_tokens / wall_s if wall_s > 0 else 0.0,
             workers=workers,

@@ -15,6 +15,9 @@ COMMITS_FOLDER = "_run/commits"
 DRIVERS_FOLDER = "_run/drivers"
 PROBE_FOLDER = "_run/probe"
 RESULTS_FOLDER = "_run/results"
+#: What a run with ``input.since`` took over; written once it is all durable.
+REUSED = "_run/reused.json"
+ROW_DIGESTS_FOLDER = "_run/row_digests"
 SEGMENTS_FOLDER = "_run/segments"
 SEALED_FOLDER = "_run/sealed"
 
@@ -86,6 +89,11 @@ def commit_record(shard_index: int) -> str:
 def sealed(shard_index: int, kind: str, attempt: str, suffix: str = ".jsonl") -> str:
     """A shard's file under a name of this attempt alone; ``kind`` is ``part`` or ``dead``."""
     return f"{SEALED_FOLDER}/{shard_index:05d}/{kind}-{attempt}{suffix}"
+
+
+def row_digests(shard_index: int, sha256: str) -> str:
+    """The row digests of a shard, under the digest of their bytes: equal files are one object."""
+    return f"{ROW_DIGESTS_FOLDER}/{shard_index:05d}-{sha256[:32]}.bin"
 
 
 def shard_of_sealed(name: str) -> int | None:

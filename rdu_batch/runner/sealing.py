@@ -21,7 +21,7 @@ from rdu_batch.job.plan import Plan, Shard
 from rdu_batch.runner.commits import CommitRecord, SealedFile, create_commit, publish
 from rdu_batch.runner.outcomes import Outcome, Totals, published_lines
 from rdu_batch.runner.part_formats import format_of, pack, suffix_of
-from rdu_batch.runner.run_layout import sealed
+from rdu_batch.runner.run_layout import row_digests, sealed
 from rdu_batch.storage.store import Store
 
 #: Of a spool, read at a time to be sealed.
@@ -61,8 +61,16 @@ class LineSpool:
         Raises:
             StoreError: the local disk failed or is full. Ends the job.
         """
-        self._write(b"".join(lines))
-        self.num_rows += len(lines)
+        self.write_block(b"".join(lines), len(lines))
+
+    def write_block(self, content: bytes, num_rows: int) -> None:
+        """Add what so many rows come to.
+
+        Raises:
+            StoreError: the local disk failed or is full. Ends the job.
+        """
+        self._write(content)
+        self.num_rows += num_rows
 
     def _write(self, content: bytes) -> None:
         try:
@@ -125,7 +133,11 @@ def seal_shard(
                 _extend(missing, row)
                 continue
             totals.count(outcome)
-            (files.part if outcome.is_prediction else files.dead).write(outcome.line)
+            if outcome.is_prediction:
+                files.part.write(outcome.line)
+                files.add_digests([outcome.row_digest])
+            else:
+                files.dead.write(outcome.line)
         return missing or files.seal(store, plan, shard, totals)
 
 
@@ -145,19 +157,28 @@ def seal_spool(store: Store, plan: Plan, shard: Shard, spool: Path, totals: Tota
     """
     with _ShardFiles() as files, spool.open("rb") as lines:
         while some := lines.readlines(_SEAL_BYTES):
-            predictions, letters = published_lines(some)
+            predictions, letters, digests = published_lines(some)
             files.part.write_all(predictions)
+            files.add_digests([digest.decode("ascii") for digest in digests])
             files.dead.write_all(letters)
         return files.seal(store, plan, shard, totals)
 
 
 class _ShardFiles:
-    """The two files of a shard while they are made, on local disk."""
+    """The files of a shard while they are made, on local disk."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rdu-batch-seal-")
         self.part = LineSpool(Path(self._folder.name, "part"))
         self.dead = LineSpool(Path(self._folder.name, "dead"))
+        self._digests = LineSpool(Path(self._folder.name, "row_digests"))
+        self._has_digests = False
+
+    def add_digests(self, row_digests: list[str]) -> None:
+        """Of predictions, in their order."""
+        content = bytes.fromhex("".join(row_digests))
+        self._has_digests = self._has_digests or any(content)
+        self._digests.write_block(content, len(row_digests))
 
     def __enter__(self) -> Self:
         return self
@@ -165,12 +186,15 @@ class _ShardFiles:
     def __exit__(self, *_: object) -> None:
         self.part.close()
         self.dead.close()
+        self._digests.close()
         self._folder.cleanup()
 
     def seal(self, store: Store, plan: Plan, shard: Shard, totals: Totals) -> CommitRecord:
         self.part.close()
         self.dead.close()
-        record = _put_and_commit(store, plan, shard, self.part, self.dead, totals)
+        self._digests.close()
+        digests = self._digests if self._has_digests else None
+        record = _put_and_commit(store, plan, shard, self.part, self.dead, digests, totals)
         check_plan(store, record, plan)
         publish(store, record, plan)
         return record
@@ -191,7 +215,13 @@ def check_plan(store: Store, record: CommitRecord, plan: Plan) -> None:
 
 
 def _put_and_commit(
-    store: Store, plan: Plan, shard: Shard, part: LineSpool, dead: LineSpool, totals: Totals
+    store: Store,
+    plan: Plan,
+    shard: Shard,
+    part: LineSpool,
+    dead: LineSpool,
+    digests: LineSpool | None,
+    totals: Totals,
 ) -> CommitRecord:
     attempt = secrets.token_hex(8)
     record = CommitRecord(
@@ -203,6 +233,9 @@ def _put_and_commit(
         if dead.num_rows
         else None,
         totals=totals,
+        row_digests=_put_sealed(store, digests, row_digests(shard.index, digests.sha256))
+        if digests
+        else None,
     )
     return create_commit(store, record)
 

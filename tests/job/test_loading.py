@@ -424,7 +424,7 @@ def test_an_unknown_placeholder_is_refused(small_job: str) -> None:
     (problem,) = problems_of(small_job.replace("url: out", 'url: "out/{dat}"'))
     assert problem == (
         'job.yaml:10: output.url: found {dat} in "out/{dat}"; '
-        "wanted {date} or no placeholder; did you mean {date}?"
+        "wanted {date}, {yesterday} or no placeholder; did you mean {date}?"
     )
 
 

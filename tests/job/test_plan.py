@@ -93,7 +93,7 @@ def test_the_bytes_of_a_plan_do_not_depend_on_the_order_of_its_making() -> None:
     assert two.to_bytes() == one.to_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"3", b"\xff", b'{"version": 3}', b"{"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"3", b"\xff", b'{"version": 4}', b"{"])
 def test_a_damaged_plan_is_refused(content: bytes) -> None:
     """With what to do about it."""
     with pytest.raises(OutputMismatch, match=r"_run/plan\.json is damaged.*choose another"):
@@ -102,9 +102,9 @@ def test_a_damaged_plan_is_refused(content: bytes) -> None:
 
 def test_a_plan_of_another_version_is_refused_with_both_versions() -> None:
     """Even if nothing else of it can be read."""
-    wanted = r"found plan version 4; this program reads version 3"
+    wanted = r"found plan version 5; this program reads version 4"
     with pytest.raises(OutputMismatch, match=wanted):
-        Plan.from_bytes(b'{"version": 4, "future": true}')
+        Plan.from_bytes(b'{"version": 5, "future": true}')
 
 
 def test_a_plan_with_a_parent_says_so() -> None:

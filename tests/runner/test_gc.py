@@ -163,8 +163,8 @@ def test_an_unfinished_output_keeps_its_sealed_files(killed_twice):
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("_run/plan.json", b'"version": 3', b'"version": 9'),
-        ("_run/commits/00000.json", b'"version": 1', b'"version": 9'),
+        ("_run/plan.json", b'"version": 4', b'"version": 9'),
+        ("_run/commits/00000.json", b'"version": 2', b'"version": 9'),
         ("_run/commits/00000.json", b'"plan_digest": "sha256:', b'"plan_digest": "sha256:0'),
     ],
 )

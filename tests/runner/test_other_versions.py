@@ -6,7 +6,7 @@ import pytest
 
 #: What a resume reads, and what of a run that was stopped after two shards of three is there: each
 #: with the version of its format that this program writes.
-VERSIONED = {"_run/plan.json": 3, "_run/commits/00000.json": 1, "_run/canary.json": 1}
+VERSIONED = {"_run/plan.json": 4, "_run/commits/00000.json": 2, "_run/canary.json": 1}
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rdu_batch.errors import OutputMismatch
 from rdu_batch.job.plan import Shard
 from rdu_batch.job.records import Fields, Row, Sample, dead_line, prediction_line
-from rdu_batch.runner.kept_rows import kept_segments, read_shard
+from rdu_batch.runner.kept_rows import is_kept, kept_segments, read_shard
 from rdu_batch.runner.outcomes import Outcome
 from rdu_batch.runner.published import outcome_of
 from rdu_batch.runner.retry_seed import open_parent
@@ -258,14 +258,24 @@ def test_what_cannot_be_retried_so_is_refused_and_says_why(retry, job, parent, t
     assert (done.returncode, "too_deep" in done.stderr) == (2, True)
     plain = tmp_path / "plain"
     shutil.copytree(parent, plain)
-    refused(3, "not of this retry", done=retry(into=plain))
+    refused(3, "began with nothing", done=retry(into=plain))
     (plain / "_SUCCESS").unlink()
-    refused(3, "not of this retry", done=retry(into=plain))
+    refused(3, "began with nothing", done=retry(into=plain))
     refused(3, "only a finished output", done=retry(of=plain))
     summary_of(retry("--reason", "not_json", into=tmp_path / "begun"))
-    refused(3, "another retry", "reasons not_json", done=retry(into=tmp_path / "begun"))
+    refused(
+        3,
+        "began with a retry of dead letters",
+        "reasons not_json",
+        done=retry(into=tmp_path / "begun"),
+    )
     (tmp_path / "begun/_SUCCESS").unlink()
-    refused(3, "another retry", "reasons not_json", done=retry(into=tmp_path / "begun"))
+    refused(
+        3,
+        "began with a retry of dead letters",
+        "reasons not_json",
+        done=retry(into=tmp_path / "begun"),
+    )
 
 
 @pytest.mark.ray
@@ -399,7 +409,8 @@ def test_segments_hold_the_kept_rows_and_no_other(tmp_path_factory, kinds, reaso
     found = {}
     ends = []
     read = read_shard(files[True], files[False], shard)
-    for segment in kept_segments(read, shard, reasons, folder / "segment"):
+    kept = (one if is_kept(one, reasons) else None for one in read)
+    for segment in kept_segments(kept, shard, folder / "segment"):
         content = (folder / "segment").read_bytes()
         assert hashlib.sha256(content).hexdigest() == segment.sha256
         assert (segment.shard, segment.epoch) == (2, 0)
