@@ -57,7 +57,7 @@ def plan(
     )
     from rdu_batch.job.plan import diff_decides
     from rdu_batch.runner.identity import identify_job
-    from rdu_batch.runner.outlook import look_ahead
+    from rdu_batch.runner.outlook import look_ahead, look_back_since
     from rdu_batch.storage.options_in_force import use_storage_options
     from rdu_batch.storage.store import open_store
 
@@ -78,16 +78,21 @@ def plan(
         shown, recut = source.plan, source.recut
     differences = diff_decides(existing.decides, decides) if existing and not is_ours else []
     exit_code = OutputMismatch.exit_code if differences else 0
+    unchanged = None
+    if state in (OutputState.NEW, OutputState.IN_PROGRESS):
+        unchanged = look_back_since(spec, output, decides, source, shown)
     outlook = look_ahead(
         spec,
         source,
         shown,
+        num_reused=unchanged.num_rows if unchanged else 0,
         num_shown=sample if render else 0,
         # Of a complete job there is nothing to predict, and its inputs may be gone.
         num_sampled=0 if state is OutputState.COMPLETE else predict_from,
     )
     table = _table(shown, output.url, state, differences)
-    for line in [*table, *_recut_lines(recut), *outlook.to_lines()]:
+    reused = [f"{'reused':<10}{unchanged.to_text()}"] if unchanged else []
+    for line in [*table, *reused, *_recut_lines(recut), *outlook.to_lines()]:
         click.echo(line, err=True)
     summary = _summary(shown, output.url, state) | {
         "name": spec.name,
@@ -97,6 +102,7 @@ def plan(
             "stored_bytes": recut.stored_bytes,
             "decoded_bytes": recut.decoded_bytes,
         },
+        **({"reused": unchanged.to_json()} if unchanged else {}),
         **outlook.to_json(),
         "exit": exit_code,
     }

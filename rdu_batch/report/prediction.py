@@ -165,7 +165,7 @@ class Prediction:
         """A small table for people."""
         lines = ["prediction"]
         if self.totals is not None:
-            of_all = f"from {self.totals.num_sampled:,} of {self.totals.num_rows:,} rows"
+            of_all = f"from {self.totals.num_sampled:,} sampled, for {self.totals.num_rows:,} rows"
             lines += [
                 f"  prompt tokens     {_shown(self.totals.prompt)}  ({of_all})",
                 f"  generated tokens  {_shown(self.totals.generated)}  (the least and the most)",

@@ -16,7 +16,9 @@ from rdu_batch.dataset.sampling_rows import read_sample, reader_of_unsaved, samp
 from rdu_batch.report.prediction import Prediction
 from rdu_batch.report.rendered_rows import rendered_lines
 from rdu_batch.report.wording import counted
+from rdu_batch.runner.delta_seed import open_since
 from rdu_batch.runner.rehearsal import Rehearsal, planned_workers, predict, speed_of
+from rdu_batch.runner.unchanged import same_rows
 
 if TYPE_CHECKING:
     from rdu_batch.job.plan import Plan
@@ -53,8 +55,65 @@ class Outlook:
         return lines
 
 
+@dataclass(frozen=True)
+class Unchanged:
+    """What a run with ``input.since`` will take over whole: files that are as they were."""
+
+    since: str
+    num_files: int
+    num_rows: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As the summary of the run names it."""
+        return {
+            "since": self.since,
+            "unchanged_files": self.num_files,
+            "rows_of_unchanged_files": self.num_rows,
+        }
+
+    def to_text(self) -> str:
+        """For people."""
+        files = counted(self.num_files, "unchanged file")
+        return (
+            f"{self.num_rows:,} rows of {files} since {self.since}; the run also looks for rows "
+            "with the content of an earlier one"
+        )
+
+
+def look_back_since(
+    spec: JobSpec, output: Store, decides: dict[str, Any], source: Store | PlannedJob, plan: Plan
+) -> Unchanged | None:
+    """What ``input.since`` will spare a run; None where a job has none.
+
+    Args:
+        spec: the job.
+        output: of the job.
+        decides: what decides its bytes.
+        source: as of ``look_ahead``.
+        plan: the plan.
+
+    Raises:
+        RduBatchError: as ``open_since`` and ``DeltaSeed.check_job``.
+    """
+    if spec.input.since is None:
+        return None
+    seed = open_since(spec.input.since, output)
+    seed.check_job(decides)
+    before = seed.finished.plan
+    there = RowReader(seed.finished.store, before).input_files()
+    with _reader_of(source, plan) as reader:
+        same = same_rows(reader.input_files(), plan.num_rows, there, before.num_rows)
+    return Unchanged(seed.url, len(same), sum(one.end_row - one.first_row for one in same))
+
+
 def look_ahead(
-    spec: JobSpec, source: Store | PlannedJob, plan: Plan, *, num_shown: int, num_sampled: int
+    spec: JobSpec,
+    source: Store | PlannedJob,
+    plan: Plan,
+    *,
+    num_shown: int,
+    num_sampled: int,
+    num_reused: int = 0,
 ) -> Outlook:
     """Rehearse rows of a plan.
 
@@ -64,6 +123,7 @@ def look_ahead(
         plan: the plan.
         num_shown: rows to show; 0 for none.
         num_sampled: rows to predict from; 0 for no prediction.
+        num_reused: rows of the plan that will not be run.
 
     Raises:
         InputError: an input is gone or changed since the plan was made. Ends the job.
@@ -88,7 +148,8 @@ def look_ahead(
             speed, why_not = speed_of(spec)
             workers = planned_workers(spec, plan.num_shards)
             sample = rehearsed(num_sampled)
-            prediction = predict(rehearsal, sample, plan.num_rows, speed, workers, why_not)
+            num_rows = plan.num_rows - num_reused
+            prediction = predict(rehearsal, sample, num_rows, speed, workers, why_not)
     return Outlook(shown, prediction)
 
 

@@ -326,6 +326,31 @@ def test_the_command_line_tells_what_was_reused(corpus, tmp_path, capsys, monkey
     assert (tmp_path / "2026-11-22" / "_SUCCESS").exists()
 
 
+def test_the_plan_says_what_will_be_reused_and_predicts_the_rest(
+    corpus, tmp_path, capsys, monkeypatch
+):
+    """Whole files; nothing is written."""
+    corpus.run("day1")
+    corpus.put("d.jsonl", lines_of("d", 2))
+    job = tmp_path / "job.json"
+    leaves = corpus.spec("day2", since="day1").model_dump(mode="json", exclude_none=True)
+    job.write_text(json.dumps(leaves))
+    monkeypatch.setattr(sys, "argv", ["rdu-batch", "plan", str(job)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    summary = json.loads(said.out.splitlines()[-1])
+    assert summary["reused"] == {
+        "since": str(tmp_path / "day1"),
+        "unchanged_files": 3,
+        "rows_of_unchanged_files": 23,
+    }
+    assert "23 rows of 3 unchanged files" in said.err
+    assert 0 < summary["prediction"]["generated_tokens"][1] <= 2 * 8
+    assert not (tmp_path / "day2").exists()
+
+
 def file_of(index, name, content, num_rows):
     return InputFile(index, name, name, "jsonl", 1, None, 1, content, num_rows, num_rows, ())
 
