@@ -20,6 +20,7 @@ from rdu_batch.dataset.logical_stream import (
     check_not_utf_16,
     logical_pieces,
     stored_pieces,
+    views_of,
     windows_of,
 )
 from rdu_batch.dataset.range_counter import RangeCount, count_range
@@ -123,7 +124,8 @@ def count_task(task: CountTask) -> tuple[PartCount, ...]:
 
 
 _NOTHING: Final = RangeCount((), ())
-_Consume = Callable[[Iterable[bytes]], RangeCount]
+_Window = bytes | memoryview
+_Consume = Callable[[Iterable[_Window]], RangeCount]
 
 
 def count_range_of(part: FilePart) -> _Consume:
@@ -193,7 +195,8 @@ def _counted(store: Store, part: FilePart, task: CountTask, consume: _Consume) -
         return _of_windows([content] if content else [], part.start == 0, consume)
     pieces = stored_pieces(store, part.name, part.start, part.end, read_bytes)
     if form.is_stored_as_read:
-        return _of_windows(windows_of(pieces, task.window_bytes), part.start == 0, consume)
+        views = views_of(pieces, task.window_bytes)
+        return _of_windows(views, part.start == 0, consume)
     windows = windows_of(logical_pieces(pieces, form), task.window_bytes)
     output = open_output(task.recut_url) if task.recut_url is not None else None
     writer = PieceWriter(output, part.file_index, task.max_decoded_bytes)
@@ -209,20 +212,20 @@ def _also(windows: Iterable[bytes], writer: PieceWriter) -> Iterator[bytes]:
         yield window
 
 
-def _of_windows(windows: Iterable[bytes], check_encoding: bool, consume: _Consume) -> PartCount:
+def _of_windows(windows: Iterable[_Window], check_encoding: bool, consume: _Consume) -> PartCount:
     damage: list[str] = []
     counted = consume(_until_damaged(windows, damage, check_encoding))
     return PartCount(counted, damage=damage[0] if damage else None)
 
 
 def _until_damaged(
-    windows: Iterable[bytes], damage: list[str], check_encoding: bool
-) -> Iterator[bytes]:
+    windows: Iterable[_Window], damage: list[str], check_encoding: bool
+) -> Iterator[_Window]:
     """Yield windows; an error of the content ends them and is noted."""
     try:
         for index, window in enumerate(windows):
             if check_encoding and index == 0:
-                check_not_utf_16(window)
+                check_not_utf_16(bytes(window[:4]))
             yield window
     except DamagedContentError as error:
         damage.append(str(error))

@@ -134,7 +134,7 @@ def index_file(
     return indexed
 
 
-def _add_windows(indexer: LineIndexer, windows: Iterable[bytes]) -> RangeCount:
+def _add_windows(indexer: LineIndexer, windows: Iterable[bytes | memoryview]) -> RangeCount:
     for window in windows:
         indexer.add_window(window)
     return RangeCount((), ())

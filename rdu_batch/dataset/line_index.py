@@ -71,7 +71,7 @@ class LineIndexer:
         """Bytes of the windows so far."""
         return self._offset
 
-    def add_window(self, content: bytes) -> None:
+    def add_window(self, content: bytes | memoryview) -> None:
         """Take the next window; all but the last have the same size, none is empty."""
         lines = WindowLines(content)
         count = lines.count(is_first=self._offset == 0)
@@ -99,7 +99,7 @@ class LineIndexer:
         self._line_counts.append(0)
         self._row_counts.append(0)
         self._first_offsets.append(-1)
-        self._digests.append(count.sha256)
+        self._digests.append(count.digest)
         if self._open_offset is None:
             self._begin_line(base)
         self._open_is_blank = self._open_is_blank and count.head_is_blank

@@ -114,6 +114,14 @@ def windows_of(pieces: Iterable[bytes], window_bytes: int) -> Iterator[bytes]:
         raise failure
 
 
+def views_of(pieces: Iterable[bytes], window_bytes: int) -> Iterator[memoryview]:
+    """Cut pieces, each but the last of whole windows, into windows without copying them."""
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(piece), window_bytes):
+            yield view[start : start + window_bytes]
+
+
 def take(windows: Iterator[bytes], num_windows: int) -> list[bytes]:
     """The next windows, at most this many."""
     return list(itertools.islice(windows, num_windows))

@@ -7,9 +7,10 @@ The work is done by numpy and ``bytes`` methods, not by a loop over lines.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import xxhash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,8 +40,8 @@ class WindowCount(NamedTuple):
     tail_is_blank: bool
     #: Whole lines between head and tail that are not blank.
     num_inner_rows: int
-    #: First 16 hex digits of the window's sha256.
-    sha256: str
+    #: See ``window_digest``.
+    digest: str
 
 
 class LongLine(NamedTuple):
@@ -61,12 +62,12 @@ class RangeCount:
     longest: tuple[LongLine, ...]
 
 
-def count_window(content: bytes, *, is_first: bool) -> WindowCount:
+def count_window(content: bytes | memoryview, *, is_first: bool) -> WindowCount:
     """Count a window. ``is_first`` says that it begins at offset 0, where a BOM is not content."""
     return WindowLines(content).count(is_first=is_first)
 
 
-def count_range(windows: Iterable[bytes], *, is_first: bool) -> RangeCount:
+def count_range(windows: Iterable[bytes | memoryview], *, is_first: bool) -> RangeCount:
     """Count a run of windows. ``is_first`` says that the first of them begins at offset 0."""
     counts: list[WindowCount] = []
     longest: list[LongLine] = []
@@ -89,7 +90,9 @@ def count_range(windows: Iterable[bytes], *, is_first: bool) -> RangeCount:
 class WindowLines:
     """The lines of one window, found once for every question asked of them."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes | memoryview) -> None:
+        if len(content) < _NUMPY_BYTES:
+            content = bytes(content)
         self._content = content
         #: Offsets of newlines: a numpy array, or a list where a window is too small to pay for one.
         self._newlines: Any = _newlines(content)
@@ -100,7 +103,7 @@ class WindowLines:
         num_newlines = len(self._newlines)
         head_end = int(self._newlines[0]) + 1 if num_newlines else len(content)
         tail_start = int(self._newlines[-1]) + 1 if num_newlines else len(content)
-        head = content[: head_end - 1 if num_newlines else head_end]
+        head = bytes(content[: head_end - 1 if num_newlines else head_end])
         if is_first:
             head = head.removeprefix(BOM)
         num_inner = max(0, num_newlines - 1)
@@ -110,9 +113,9 @@ class WindowLines:
             head_end=head_end,
             tail_start=tail_start,
             head_is_blank=is_blank(head),
-            tail_is_blank=is_blank(content[tail_start:]),
+            tail_is_blank=is_blank(bytes(content[tail_start:])),
             num_inner_rows=num_inner - sum(1 for _ in self._blank_lines()),
-            sha256=window_sha256(content),
+            digest=window_digest(content),
         )
 
     def longest(
@@ -173,7 +176,7 @@ class WindowLines:
         return last
 
     def _line(self, at: int) -> bytes:
-        return self._content[int(self._newlines[at]) + 1 : int(self._newlines[at + 1])]
+        return bytes(self._content[int(self._newlines[at]) + 1 : int(self._newlines[at + 1])])
 
     def _blank_lines(self) -> Iterator[int]:
         """Whole lines that are blank, by their number from 0."""
@@ -187,9 +190,13 @@ class WindowLines:
                 yield at
 
 
-def window_sha256(content: bytes) -> str:
-    """Return the short digest by which a window is pinned."""
-    return hashlib.sha256(content).hexdigest()[:16]
+def window_digest(content: bytes | memoryview) -> str:
+    """Return the digest by which a window is pinned: 16 hex digits of XXH3.
+
+    It tells what changed, in a tenth of the time of a sha256; it is no proof against someone who
+    wants two windows to look alike.
+    """
+    return xxhash.xxh3_64_hexdigest(content)
 
 
 def is_blank(piece: bytes) -> bool:
@@ -202,11 +209,9 @@ def is_blank(piece: bytes) -> bool:
 _NUMPY_BYTES: Final = 4096
 
 
-def _newlines(content: bytes) -> Any:
-    if len(content) >= _NUMPY_BYTES:
-        import numpy as np
-
-        return np.flatnonzero(np.frombuffer(content, dtype=np.uint8) == _LF)
+def _newlines(content: bytes | memoryview) -> Any:
+    if not isinstance(content, bytes) or len(content) >= _NUMPY_BYTES:
+        return _newlines_of_many(content)
     found = []
     at = content.find(b"\n")
     while at >= 0:
@@ -215,7 +220,22 @@ def _newlines(content: bytes) -> Any:
     return found
 
 
-def _blank_begins(content: bytes, newlines: Any) -> Any:
+def _newlines_of_many(content: bytes | memoryview) -> Any:
+    """Offsets of newlines, ascending; eight bytes at a time, as most have none among them."""
+    import numpy as np
+
+    is_newline = np.frombuffer(content, dtype=np.uint8) == _LF
+    num_whole = len(is_newline) // 8 * 8
+    by_eight = is_newline[:num_whole].reshape(-1, 8)
+    begins = np.flatnonzero(by_eight.view(np.uint64))
+    found = np.flatnonzero(by_eight[begins])
+    offsets = begins[found >> 3] * 8 + (found & 7)
+    if num_whole == len(is_newline):
+        return offsets
+    return np.concatenate((offsets, np.flatnonzero(is_newline[num_whole:]) + num_whole))
+
+
+def _blank_begins(content: bytes | memoryview, newlines: Any) -> Any:
     """Numbers of the whole lines whose first byte may be a blank line's."""
     import numpy as np
 

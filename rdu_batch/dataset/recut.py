@@ -14,7 +14,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from rdu_batch.dataset.formats import FORMATS
-from rdu_batch.dataset.range_counter import window_sha256
+from rdu_batch.dataset.range_counter import window_digest
 from rdu_batch.errors import ObjectMissing, OutputMismatch
 from rdu_batch.job.plan import MAX_DECODED_BYTES, WINDOWS_PER_PIECE
 from rdu_batch.job.run_paths import RECUT_FOLDER
@@ -46,7 +46,7 @@ def piece_name(file: InputFile, piece: int) -> str:
     """The name of one piece, as the index says it."""
     first = piece * WINDOWS_PER_PIECE
     windows = file.windows[first : first + WINDOWS_PER_PIECE]
-    return _name(file.index, piece, [window.sha256 for window in windows])
+    return _name(file.index, piece, [window.digest for window in windows])
 
 
 def _name(file_index: int, piece: int, digests: Sequence[str]) -> str:
@@ -100,7 +100,7 @@ class PieceWriter:
         if self._store is None:
             return
         self._num_bytes += len(window)
-        self._digests.append(window_sha256(window))
+        self._digests.append(window_digest(window))
         self._compressed.append(self._compressor.compress(window))
         if len(self._digests) == WINDOWS_PER_PIECE:
             self._end_piece()

@@ -13,12 +13,13 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import decimal
-import hashlib
 import io
 import itertools
 import json
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final
+
+import xxhash
 
 from rdu_batch.dataset.decoding import DamagedContentError
 from rdu_batch.dataset.input_store import reading_input
@@ -94,10 +95,10 @@ def _stored_range(metadata: Any, group: int) -> tuple[int, int]:
 
 
 def _digest(store: Store, name: str, start: int, end: int) -> str:
-    digest = hashlib.sha256()
+    digest = xxhash.xxh3_64()
     for piece in stored_pieces(store, name, start, end):
         digest.update(piece)
-    return digest.hexdigest()[:16]
+    return str(digest.hexdigest())
 
 
 class _StoredFile(io.RawIOBase):
@@ -206,7 +207,7 @@ class TableReader:
         start, end = _stored_range(self._table.metadata, index)
         if index in self._checked or (file.etag and end - start > _MAX_CHECKED_BYTES):
             return
-        if _digest(store, name, start, end) != file.windows[index].sha256:
+        if _digest(store, name, start, end) != file.windows[index].digest:
             raise changed(file, f"bytes {start} to {end} are not those planned")
         self._checked.add(index)
 

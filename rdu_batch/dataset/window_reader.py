@@ -15,7 +15,7 @@ from rdu_batch.dataset.decoding import DamagedContentError
 from rdu_batch.dataset.formats import FORMATS
 from rdu_batch.dataset.input_store import reading_input
 from rdu_batch.dataset.logical_stream import READ_BYTES, logical_pieces, stored_pieces, windows_of
-from rdu_batch.dataset.range_counter import window_sha256
+from rdu_batch.dataset.range_counter import window_digest
 from rdu_batch.dataset.recut import is_recut, read_piece
 from rdu_batch.errors import InputError, ObjectMissing, StoreError
 from rdu_batch.job.plan import MAX_DECODED_BYTES, WINDOW_BYTES, WINDOWS_PER_PIECE
@@ -93,7 +93,7 @@ class WindowReader:
             else:
                 content = self._decoded(file, first, num_windows)
         for index, window in enumerate(content, first):
-            if window_sha256(window) != file.windows[index].sha256:
+            if window_digest(window) != file.windows[index].digest:
                 begin = index * self._window_bytes
                 raise changed(file, f"bytes {begin} to {begin + len(window)} are not those planned")
             self._windows[file.index, index] = window

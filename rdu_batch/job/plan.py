@@ -50,8 +50,8 @@ class Window:
     num_rows: int
     #: Absolute offset of the first line that starts here; -1 if none does.
     first_line_offset: int
-    #: 16 hex digits of the sha256 of the window's own bytes; in a table, of the bytes stored.
-    sha256: str
+    #: 16 hex digits, the XXH3 of the window's own bytes; in a table, of the bytes stored.
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class InputFile:
         """One line of an index page, with its LF."""
         content = dict(self.__dict__)
         content["windows"] = [
-            [w.num_lines, w.num_rows, w.first_line_offset, w.sha256] for w in self.windows
+            [w.num_lines, w.num_rows, w.first_line_offset, w.digest] for w in self.windows
         ]
         return canonical_json(content) + b"\n"
 
@@ -100,7 +100,7 @@ class InputFile:
 
 def digest_of_windows(windows: Iterable[Window]) -> str:
     """The hex sha256 of the digests of these windows, one after the other."""
-    return hashlib.sha256("".join(window.sha256 for window in windows).encode()).hexdigest()
+    return hashlib.sha256("".join(window.digest for window in windows).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,10 @@ from rdu_batch.errors import (
 )
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
-from rdu_batch.job.speed import Interval
 from rdu_batch.report.progress import Progress
 from rdu_batch.report.summary import Summary
 from rdu_batch.report.wording import counted
-from rdu_batch.runner.delta_seed import DeltaSeed, open_since, reused_of
+from rdu_batch.runner.delta_seed import DeltaSeed, open_since
 from rdu_batch.runner.driver import Driver
 from rdu_batch.runner.epochs import Owner, take_epoch, write_result
 from rdu_batch.runner.executor import Executor
@@ -43,6 +42,7 @@ from rdu_batch.runner.ray_counting import ray_counting
 from rdu_batch.runner.resume import look_back
 from rdu_batch.runner.retry_seed import RetrySeed
 from rdu_batch.runner.run_layout import PROBE_FOLDER
+from rdu_batch.runner.run_summary import Epoch, summary_of
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
 from rdu_batch.runner.takeover import wait_until_free
@@ -50,9 +50,6 @@ from rdu_batch.runner.worker_seconds import WorkerSeconds
 from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.output_store import check_output, open_output
 from rdu_batch.storage.store import Store
-
-EXIT_COMPLETE = 0
-EXIT_TOO_MANY_DEAD = 5
 
 
 def run_job(
@@ -101,9 +98,8 @@ class _JobRun:
         self._stop = stop
         self._progress = progress
         self._heartbeat_s = heartbeat_s
-        self._retry = retry
-        #: With ``input.since``, once it was opened.
-        self._since: DeltaSeed | None = None
+        #: What the output begins with: given, or opened for ``input.since``.
+        self._seed: RetrySeed | DeltaSeed | None = retry
         self._started_s = time.monotonic()
         #: Of this epoch; nothing where no worker was wanted.
         self._worker_seconds = WorkerSeconds()
@@ -117,9 +113,10 @@ class _JobRun:
             done = self._already_complete(store, identity)
             if done is not None:
                 return done
-            if self._retry is None and self._spec.input.since is not None:
-                self._since = open_since(self._spec.input.since, store)
-                self._since.check_job(identity.decides)
+            if self._seed is None and self._spec.input.since is not None:
+                since = open_since(self._spec.input.since, store)
+                since.check_job(identity.decides)
+                self._seed = since
             plan = self._plan(store, identity, executor, address)
             taken = self._take_epoch(store, identity)
             if isinstance(taken, Summary):
@@ -156,29 +153,30 @@ class _JobRun:
         except ObjectMissing:
             # Lost since: the plan and the commit records are enough to write it again.
             return None
-        if self._retry is not None:
-            check_parent(store, parent_in(manifest), self._retry.parent)
+        if self._seed is not None:
+            check_parent(store, parent_in(manifest), self._seed.parent)
         totals = Totals.from_json(manifest["totals"])
-        return self._summary(
-            "already complete",
+        return summary_of(
+            self._spec,
             store,
             totals,
             len(manifest["parts"]),
-            job_digest=identity.job_digest,
+            Epoch("already complete", time.monotonic() - self._started_s),
+            identity.job_digest,
         )
 
     def _plan(
         self, store: Store, identity: JobIdentity, executor: ExecutorKind, address: str | None
     ) -> Plan:
         check_output(store, PROBE_FOLDER)
-        if self._retry is not None:
-            plan = self._retry.plan(store, identity.decides)
+        if isinstance(self._seed, RetrySeed):
+            plan = self._seed.plan(store, identity.decides)
         else:
             self._progress.phase("planning: listing, pinning and indexing the inputs")
             counting = local_counting(use_storage_options, self._spec)
             if executor == "ray":
                 counting = ray_counting(self._spec, address, self._stop, self._progress, counting)
-            parent = self._since.parent if self._since else None
+            parent = self._seed.parent if self._seed else None
             plan = plan_of_output(
                 store, self._spec, identity.artifact_digest, count_ranges=counting, parent=parent
             )
@@ -214,17 +212,14 @@ class _JobRun:
         address: str | None,
     ) -> Summary:
         with self._stop.raising():
-            if self._retry is not None:
+            if self._seed is not None:
                 self._progress.phase("taking over what is kept of the parent")
-                self._retry.seed(store, plan, heartbeat.confirm)
-            if self._since is not None:
-                self._progress.phase(f"taking over what is unchanged since {self._since.url}")
-                self._since.seed(store, plan, heartbeat.confirm)
+                self._seed.seed(store, plan, heartbeat.confirm)
             left = look_back(store, plan)
         owner = heartbeat.owner
         spec = with_absolute_urls(self._spec)
         context = JobContext(spec, plan.digest, owner.epoch, owner.token)
-        leased, num_workers, num_lost, predicted_wall_s = Totals(), 0, 0, None
+        epoch = Epoch("complete")
         if len(left.committed) < plan.num_shards:
             with open_executor(
                 executor,
@@ -241,7 +236,7 @@ class _JobRun:
                     committed=left.committed,
                     begun=left.begun,
                 )
-                predicted_wall_s = predict_run(
+                epoch.predicted_wall_s = predict_run(
                     self._spec,
                     store,
                     plan,
@@ -250,20 +245,13 @@ class _JobRun:
                 )
                 rows_done_before = plan.num_rows - left.num_pending_rows
                 self._drive(scheduler, workers, rows_done_before, heartbeat)
-                leased = scheduler.leased_totals
-                num_workers, num_lost = scheduler.num_workers, scheduler.num_workers_lost
+                epoch.leased = scheduler.leased_totals
+                epoch.num_workers = scheduler.num_workers
+                epoch.num_workers_lost = scheduler.num_workers_lost
         totals = write_manifest(store, plan, identity, confirm=heartbeat.confirm)
-        summary = self._summary(
-            "complete",
-            store,
-            totals,
-            plan.num_shards,
-            leased=leased,
-            workers=num_workers,
-            workers_lost=num_lost,
-            job_digest=identity.job_digest,
-            predicted_wall_s=predicted_wall_s,
-        )
+        epoch.worker_seconds = self._worker_seconds
+        epoch.wall_s = time.monotonic() - self._started_s
+        summary = summary_of(self._spec, store, totals, plan.num_shards, epoch, identity.job_digest)
         heartbeat.confirm()
         write_result(store, owner.epoch, summary.to_json())
         return summary
@@ -293,47 +281,3 @@ class _JobRun:
             driver.run()
         finally:
             self._worker_seconds = driver.worker_seconds()
-
-    def _summary(
-        self,
-        state: str,
-        store: Store,
-        totals: Totals,
-        num_shards: int,
-        *,
-        leased: Totals | None = None,
-        workers: int = 0,
-        workers_lost: int = 0,
-        job_digest: str,
-        predicted_wall_s: Interval | None = None,
-    ) -> Summary:
-        wall_s = time.monotonic() - self._started_s
-        leased = leased or Totals()
-        reused = reused_of(store)
-        num_reused = reused.num_rows if reused else 0
-        allowed = self._spec.limits.allows(totals.dead, totals.rows)
-        return Summary(
-            name=self._spec.name,
-            state=state,
-            exit=EXIT_COMPLETE if allowed else EXIT_TOO_MANY_DEAD,
-            output=store.url,
-            rows=totals.rows,
-            predictions=totals.predictions,
-            dead=totals.dead,
-            shards=num_shards,
-            prompt_tokens=totals.prompt_tokens,
-            generated_tokens=totals.generated_tokens,
-            finish_reasons=totals.finish_reasons,
-            dead_reasons=totals.dead_reasons,
-            rows_resumed=max(0, totals.rows - leased.rows - num_reused)
-            if state == "complete"
-            else 0,
-            reused=reused,
-            wall_s=wall_s,
-            tokens_per_s=leased.generated_tokens / wall_s if wall_s > 0 else 0.0,
-            workers=workers,
-            workers_lost=workers_lost,
-            worker_seconds=self._worker_seconds.to_json(),
-            job_digest=job_digest,
-            predicted_wall_s=predicted_wall_s,
-        )

@@ -71,7 +71,10 @@ SETTINGS = {
 
 @pytest.mark.parametrize(
     ("part_format", "settings"),
-    [*((one, "greedy") for one in PACKED), ("parquet", "samples")],  # lines are lines elsewhere
+    [
+        *((one, "greedy") for one in PACKED),
+        pytest.param("parquet", "samples", marks=pytest.mark.all_only),
+    ],
 )
 def test_a_packed_part_holds_the_lines_of_the_plain_one_byte_for_byte(
     run_as, part_format, settings

@@ -107,7 +107,7 @@ def published(tree):
     return {name: content for name, content in tree.items() if not name.startswith("_run/")}
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", pytest.param("memory", marks=pytest.mark.all_only)])
 def base(request, job, tmp_path):
     """URL of a folder for outputs, on a disk and in memory."""
     if request.param == "local":

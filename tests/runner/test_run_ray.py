@@ -89,8 +89,8 @@ def test_a_stop_signal_ends_cleanly_and_a_rerun_finishes(
     assert "Traceback" not in stderr
     result = json.loads((job.output / "_run/results/000001.json").read_text())
     assert result["exit"] == 12
-    # Both workers had a lease when the stop came; what was finished before counts as work.
-    assert min(result["worker_seconds"][kind] for kind in ("prefill_s", "wasted_s")) > 0
+    # What was finished before the stop came counts as work.
+    assert result["worker_seconds"]["prefill_s"] > 0
     done = job.run("--executor", "inline")
     assert done.returncode == 0, done.stderr
     assert read_last_json(done)["rows_resumed"] > 0

@@ -51,7 +51,9 @@ def test_a_forked_process_cannot_use_the_session(program: ModuleType, pef: str) 
     assert program.logits_SV(outputs).isfinite().all()
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "end", [pytest.param(signal.SIGTERM, marks=pytest.mark.all_only), signal.SIGKILL]
+)
 def test_tiles_belong_to_one_process_until_it_ends(
     program: ModuleType,
     pef: str,

@@ -22,6 +22,12 @@ from rdu_batch.storage.store import Store, open_store
 FOLDER = "_run/probe"
 
 
+@pytest.fixture(autouse=True)
+def _short_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more rounds than the probe must have, where a store makes losers wait."""
+    monkeypatch.setattr("rdu_batch.storage.probe.RACING_S", 1.0)
+
+
 def broken(store: Store) -> set[Guarantee]:
     """What the probe finds to be broken; all else must be held."""
     findings = probe_store(store, FOLDER).findings

@@ -41,7 +41,9 @@ def test_an_empty_place_and_an_interrupted_compile_are_fine_and_stay_as_they_are
     assert files == {"weights.safetensors", "decode.pt2", "tokenizer.json", "config.json"}
 
 
-@pytest.mark.parametrize("kind", ["samba", "samba_cached"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("samba", marks=pytest.mark.all_only), "samba_cached"]
+)
 def test_a_compile_for_the_rdu_that_was_interrupted_may_be_begun_again(
     tmp_path: Path, tiny_artifact: Callable[[str, str], LocalArtifact], kind: str
 ) -> None:

@@ -225,7 +225,9 @@ def test_attention_is_what_it_means(
     torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-5)
 
 
-@DTYPES
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float32, marks=pytest.mark.all_only), torch.bfloat16]
+)
 def test_bits_do_not_depend_on_threads_or_instruction_set(
     dtype: torch.dtype, tmp_path: Path
 ) -> None:
