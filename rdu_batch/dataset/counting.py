@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rdu_batch.dataset.decoding import DamagedContentError
 from rdu_batch.dataset.formats import FORMATS
 from rdu_batch.dataset.logical_stream import (
-    READ_BYTES,
     check_not_utf_16,
     logical_pieces,
+    read_bytes_of,
     stored_pieces,
     views_of,
     windows_of,
@@ -188,7 +188,7 @@ def _counted(store: Store, part: FilePart, task: CountTask, consume: _Consume) -
         except DamagedContentError as error:
             return PartCount(_NOTHING, damage=str(error))
         return PartCount(_NOTHING, groups=groups)
-    read_bytes = max(READ_BYTES // task.window_bytes, 1) * task.window_bytes
+    read_bytes = max(read_bytes_of(store) // task.window_bytes, 1) * task.window_bytes
     if form.is_stored_as_read and part.end - part.start <= task.window_bytes:
         # Nearly every file of a million: no streams for one window.
         content = store.read_range(part.name, part.start, part.end) if part.end else b""

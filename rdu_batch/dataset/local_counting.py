@@ -1,21 +1,26 @@
-"""Counting in processes of this machine: as many as it has processors, where the inputs are large.
+"""Counting with all processors of this machine, where the inputs are large: threads and processes.
 
 Small inputs are counted here: starting processes costs more than it saves. Memory: of each process
-two reads of 8 MiB and two windows; results wait until their turn, a few tasks a process.
+two reads of 8 MiB and two windows, of each thread one of 1 MiB; results wait until their turn, a
+few tasks each.
 """
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import os
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, Self
 
 from rdu_batch.dataset.counting import CountTask, PartCount, count_here, count_task
+from rdu_batch.dataset.formats import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from rdu_batch.dataset.counting import CountRanges
+    from rdu_batch.dataset.counting import CountRanges, FilePart
 
 _TASKS_PER_PROCESS: Final = 3
 #: Tasks that are looked at to see whether processes pay.
@@ -25,10 +30,10 @@ _FEW_TASKS: Final = 4
 def local_counting(
     prepare: Callable[..., object] | None = None, *arguments: object, num_processes: int = 0
 ) -> CountRanges:
-    """A way of counting in local processes.
+    """A way of counting with several processors.
 
     Args:
-        prepare: called in each process before it counts, with the arguments; must be picklable.
+        prepare: called in each new process before it counts, with the arguments; must be picklable.
         arguments: of ``prepare``.
         num_processes: how many; 0 for one a processor that this process may use.
     """
@@ -41,35 +46,57 @@ def local_counting(
             yield from count_here(first)
             yield from count_here(tasks)
             return
-        yield from _in_processes((*first,), tasks, wanted, prepare, arguments)
+        with _Pools(wanted, prepare, arguments) as pools:
+            waiting: deque[Future[tuple[PartCount, ...]]] = deque()
+            for task in itertools.chain(first, tasks):
+                if len(waiting) >= wanted * _TASKS_PER_PROCESS:
+                    yield waiting.popleft().result()
+                waiting.append(pools.submit(task))
+            while waiting:
+                yield waiting.popleft().result()
 
     return count
 
 
-def _in_processes(
-    first: tuple[CountTask, ...],
-    rest: Iterator[CountTask],
-    num_processes: int,
-    prepare: Callable[..., object] | None,
-    arguments: tuple[object, ...],
-) -> Iterator[tuple[PartCount, ...]]:
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+def _is_plain(part: FilePart) -> bool:
+    """Whether a part is text in a local file."""
+    return "://" not in part.folder and FORMATS[part.format].is_stored_as_read
 
-    # Not fork: drivers of stores have threads, which a fork leaves behind in the middle of work.
-    pool = ProcessPoolExecutor(
-        num_processes,
-        multiprocessing.get_context("spawn"),
-        initializer=prepare,
-        initargs=arguments,  # type: ignore[arg-type]
-    )
-    try:
-        waiting = deque(pool.submit(count_task, task) for task in first)
-        for task in rest:
-            if len(waiting) >= num_processes * _TASKS_PER_PROCESS:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(count_task, task))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+
+class _Pools:
+    """Threads for large parts of local text, processes, once one is wanted, for all other tasks.
+
+    Counting such a part is a few long calls that let other threads run; what decodes, and what
+    opens file after file, is Python's own work.
+    """
+
+    def __init__(
+        self, size: int, prepare: Callable[..., object] | None, arguments: tuple[object, ...]
+    ) -> None:
+        self._size = size
+        self._prepare = prepare
+        self._arguments = arguments
+        self._threads = ThreadPoolExecutor(size, "count")
+        self._processes: ProcessPoolExecutor | None = None
+
+    def submit(self, task: CountTask) -> Future[tuple[PartCount, ...]]:
+        """Do a task."""
+        if len(task.parts) == 1 and _is_plain(task.parts[0]):
+            return self._threads.submit(count_task, task)
+        if self._processes is None:
+            # Not fork: it would leave our threads, and those of drivers, in the middle of work.
+            self._processes = ProcessPoolExecutor(
+                self._size,
+                multiprocessing.get_context("spawn"),
+                initializer=self._prepare,
+                initargs=self._arguments,  # type: ignore[arg-type]
+            )
+        return self._processes.submit(count_task, task)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._threads, self._processes):
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)

@@ -221,18 +221,9 @@ def _newlines(content: bytes | memoryview) -> Any:
 
 
 def _newlines_of_many(content: bytes | memoryview) -> Any:
-    """Offsets of newlines, ascending; eight bytes at a time, as most have none among them."""
     import numpy as np
 
-    is_newline = np.frombuffer(content, dtype=np.uint8) == _LF
-    num_whole = len(is_newline) // 8 * 8
-    by_eight = is_newline[:num_whole].reshape(-1, 8)
-    begins = np.flatnonzero(by_eight.view(np.uint64))
-    found = np.flatnonzero(by_eight[begins])
-    offsets = begins[found >> 3] * 8 + (found & 7)
-    if num_whole == len(is_newline):
-        return offsets
-    return np.concatenate((offsets, np.flatnonzero(is_newline[num_whole:]) + num_whole))
+    return np.flatnonzero(np.frombuffer(content, dtype=np.uint8) == _LF)
 
 
 def _blank_begins(content: bytes | memoryview, newlines: Any) -> Any:

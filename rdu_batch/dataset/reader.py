@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _CUT_BYTES: Final = 1 << 16
 #: What is kept of a line that is too long.
 _BEGINNING_BYTES: Final = 256
+#: What is not less than this does not begin with a blank.
+_NOT_BLANK: Final = b"!"
 _new_row = tuple.__new__
 
 
@@ -137,19 +139,21 @@ class RowReader:
         last_window = starts.window_of(end_row - 1 - file_first_row)
         ordinal, line, offset = place.ordinal, place.lines_before, place.offset
         is_row_end = starts.rows
-        path, index = file.path, file.index
+        path, index, max_line_bytes = file.path, file.index, self._max_line_bytes
         is_text = FORMATS[file.format].is_plain_text
         for piece, num_bytes, window in self._lines_from(file, offset, last_window):
             line += 1
-            # Nearly always the first byte tells that a line is not blank.
-            if num_bytes > self._max_line_bytes:
+            if num_bytes > max_line_bytes:
                 # The last line of its window: a row unless all rows of the window are counted.
                 is_row = ordinal - file_first_row < is_row_end[window + 1]
             else:
-                is_row = not is_blank(piece if offset else piece.removeprefix(BOM))
+                # Nearly always the first byte tells that a line is not blank.
+                is_row = (piece >= _NOT_BLANK and offset > 0) or not is_blank(
+                    piece if offset else piece.removeprefix(BOM)
+                )
             if is_row:
                 if ordinal >= first_row:
-                    too_long_bytes = num_bytes if num_bytes > self._max_line_bytes else 0
+                    too_long_bytes = num_bytes if num_bytes > max_line_bytes else 0
                     yield _new_row(
                         Row, (ordinal, index, line, path, offset, piece, too_long_bytes, is_text)
                     )

@@ -88,6 +88,8 @@ def planning(folder: Path, num_files: int, output: Path) -> dict:
             place = folder / f"{number // 1000:04d}"
             place.mkdir(parents=True)
         (place / f"{number % 1000:03d}.jsonl").write_bytes(b'{"text": "%d"}\n' % number)
+    # Files that are at rest: what the system has not written yet is its work, not ours.
+    os.sync()
     begun_s = time.perf_counter()
     listed = list_inputs([str(folder)])
     listing_s = time.perf_counter() - begun_s
