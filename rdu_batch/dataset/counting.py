@@ -138,8 +138,13 @@ def count_part(part: FilePart, task: CountTask, consume: _Consume | None = None)
     consume = consume or count_range_of(part)
     try:
         store = _store(part.folder)
-        counted = _counted(store, part, task, consume)
-        after = store.stat(part.name)
+        if _is_one_window(part, task):
+            # Nearly every file of a million: no streams for one window.
+            content, after = store.read_all_with_stat(part.name, part.end)
+            counted = _of_windows([content] if content else [], True, consume)
+        else:
+            counted = _counted(store, part, task, consume)
+            after = store.stat(part.name)
     except ObjectMissing:
         failure = (
             f"{part.url} was listed as an input but is not there; "
@@ -153,6 +158,12 @@ def count_part(part: FilePart, task: CountTask, consume: _Consume | None = None)
     if after != part.stat:
         return PartCount(_NOTHING, failure=_changed(part, after))
     return counted
+
+
+def _is_one_window(part: FilePart, task: CountTask) -> bool:
+    """Whether a part is a whole file of text, and so small."""
+    is_whole = part.start == 0 and part.end == part.stat.size_bytes
+    return is_whole and part.end <= task.window_bytes and FORMATS[part.format].is_stored_as_read
 
 
 def _why_unreadable(part: FilePart, error: StoreError) -> str:
@@ -189,10 +200,6 @@ def _counted(store: Store, part: FilePart, task: CountTask, consume: _Consume) -
             return PartCount(_NOTHING, damage=str(error))
         return PartCount(_NOTHING, groups=groups)
     read_bytes = max(read_bytes_of(store) // task.window_bytes, 1) * task.window_bytes
-    if form.is_stored_as_read and part.end - part.start <= task.window_bytes:
-        # Nearly every file of a million: no streams for one window.
-        content = store.read_range(part.name, part.start, part.end) if part.end else b""
-        return _of_windows([content] if content else [], part.start == 0, consume)
     pieces = stored_pieces(store, part.name, part.start, part.end, read_bytes)
     if form.is_stored_as_read:
         views = views_of(pieces, task.window_bytes)

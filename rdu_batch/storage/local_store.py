@@ -88,6 +88,25 @@ class LocalStore(Store):
             )
         return content
 
+    def read_all_with_stat(self, name: str, size_bytes: int) -> tuple[bytes, ObjectStat]:
+        """See ``Store.read_all_with_stat``. The file is opened once and its path walked once."""
+        path = self._place(name)
+        with reading("read", path):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                content = os.read(fd, size_bytes)
+                after = os.fstat(fd)
+            finally:
+                os.close(fd)
+            if not stat.S_ISREG(after.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
+        if len(content) != size_bytes:
+            raise StoreError(
+                f"cannot read {path}: wanted {size_bytes} bytes, found {len(content)}; it was cut "
+                "short while in use"
+            )
+        return content, ObjectStat(after.st_size, None)
+
     def list_objects(
         self, folder: str = "", *, recursive: bool = False
     ) -> list[tuple[str, ObjectStat]]:

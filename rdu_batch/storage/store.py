@@ -67,6 +67,11 @@ class Store(ABC):
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """Read bytes ``[start, end)``: exactly that many, or ``StoreError``."""
 
+    def read_all_with_stat(self, name: str, size_bytes: int) -> tuple[bytes, ObjectStat]:
+        """Read an object of this size, and look at it after that. Raises as both do."""
+        content = self.read_range(name, 0, size_bytes) if size_bytes else b""
+        return content, self.stat(name)
+
     @abstractmethod
     def list_objects(
         self, folder: str = "", *, recursive: bool = False

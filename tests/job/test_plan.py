@@ -28,6 +28,7 @@ from rdu_batch.job.plan import (
 )
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+DIGEST = st.text("0123456789abcdef", min_size=16, max_size=16)
 COUNT = st.integers(0, 10**12)
 PAGES = st.lists(st.builds(IndexPage, TEXT, TEXT, COUNT, COUNT, COUNT, COUNT), max_size=3)
 LONGEST = st.lists(st.builds(LongestRow, COUNT, COUNT, TEXT, COUNT), max_size=3)
@@ -131,16 +132,19 @@ def test_a_damaged_parent_is_refused(parent: bytes) -> None:
 
 
 @given(
-    st.lists(st.builds(Window, COUNT, COUNT, st.integers(-1, 10**12), TEXT), max_size=4),
+    st.lists(st.builds(Window, COUNT, COUNT, st.integers(-1, 10**12), DIGEST), max_size=4),
     TEXT,
     TEXT,
+    st.none() | TEXT,
 )
-def test_an_index_line_reads_back_as_its_file(windows: list[Window], path: str, etag: str) -> None:
-    """One line, one file."""
-    file = InputFile(3, "s3://a", path, "jsonl", 9, etag, 9, "ab", 4, 3, tuple(windows))
+def test_an_index_line_reads_back_as_its_file(
+    windows: list[Window], path: str, url: str, etag: str | None
+) -> None:
+    """One line, one file; the line is its canonical JSON."""
+    file = InputFile(3, url, path, "jsonl", 9, etag, 9, "ab", 4, 3, tuple(windows))
     line = file.to_line()
     assert line.count(b"\n") == 1
-    assert line.endswith(b"}\n")
+    assert line == canonical_json(json.loads(line)) + b"\n"
     assert InputFile.from_line(line) == file
 
 

@@ -125,6 +125,17 @@ class TestStoreContract:
             with pytest.raises(StoreError, match="cannot read"):
                 store.read_range("x", start, end)
 
+    def test_all_of_an_object_is_read_with_its_stat(self, store: Store) -> None:
+        """Of the size that is expected; another size is an error or told by the stat."""
+        for content in (b"", b"12345"):
+            store.put_whole("x", content)
+            assert store.read_all_with_stat("x", len(content)) == (content, store.stat("x"))
+        assert store.read_all_with_stat("x", 3) == (b"123", store.stat("x"))
+        with pytest.raises(StoreError, match="cannot read"):
+            store.read_all_with_stat("x", 6)
+        with pytest.raises(ObjectMissing):
+            store.read_all_with_stat("y", 5)
+
     def test_a_range_that_is_none_is_refused(self, store: Store) -> None:
         """Negative numbers and reversed ranges are mistakes of the caller."""
         store.put_whole("x", b"12345")
