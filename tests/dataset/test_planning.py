@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -297,3 +299,15 @@ def test_a_range_outside_the_plan_is_a_mistake(
     plan = plan_of_output(output, make_spec([str(inputs)], output.url), DIGEST)
     with pytest.raises(ValueError, match="are not in"):
         RowReader(output, plan).read_rows(first, end)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "missing.jsonl"])
+def test_a_plan_leaves_the_collector_as_it_was(
+    make_spec: MakeSpec, tmp_path: Path, name: str
+) -> None:
+    """Also where planning ends with an error."""
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n")
+    assert gc.isenabled()
+    with contextlib.suppress(InputError):
+        make_plan(make_spec([str(tmp_path / name)], str(tmp_path / "out")), "x")
+    assert gc.isenabled()
