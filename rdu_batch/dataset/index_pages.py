@@ -1,4 +1,4 @@
-"""The index of a plan as pages: objects of some MiB, with the digest of their bytes in their names."""
+"""The index of a plan as pages: objects of some MiB, each named by the digest of its bytes."""
 
 from __future__ import annotations
 
