@@ -24,12 +24,15 @@ class Reused:
         """All rows that were taken over."""
         return self.rows_of_unchanged_files + self.rows_of_same_content
 
-    def to_text(self) -> str:
-        """One line for people, with the reason of what was taken over and of what was not."""
+    def to_text(self, num_rows: int) -> str:
+        """One line for people, with the reason of what was taken over and of what was not.
+
+        ``num_rows`` is that of the whole job.
+        """
         files = counted(self.unchanged_files, "unchanged file")
         told = f"{self.rows_of_unchanged_files:,} rows of {files}"
         if self.looked_for_content:
             told += f", {self.rows_of_same_content:,} rows with the content of an earlier one"
         else:
             told += " (no single rows: what was sampled holds for its place only)"
-        return f"{told}; since {self.since}"
+        return f"{told}; {num_rows - self.num_rows:,} are new since {self.since}"

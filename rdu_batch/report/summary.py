@@ -82,7 +82,7 @@ class Summary:
             more = "more dead letters than limits.max_dead_rows allows; see the dead-* files"
             rows.append(("exit", f"{self.exit}: {more}"))
         if self.reused is not None:
-            rows.append(("reused", self.reused.to_text()))
+            rows.append(("reused", self.reused.to_text(self.rows)))
         if self.rows_resumed:
             rows.append(("resumed", f"{self.rows_resumed:,} rows were done by an earlier run"))
         if self.wall_s:

@@ -122,6 +122,7 @@ def test_only_what_is_new_is_run_and_the_output_is_that_of_a_whole_run(corpus, p
     assert reused.rows_of_same_content == 6 + 4
     assert (summary.rows, summary.rows_resumed) == (12 + 9 + 4 + 3, 0)
     assert "12 rows of 1 unchanged file, 10 rows with the content" in summary.to_text()
+    assert "; 6 are new since" in summary.to_text()
     assert summary.to_json()["reused"]["since"] == str(corpus.folder / "day1")
     corpus.run("whole", packed=packed)
     assert len(corpus.ran) == summary.rows
