@@ -25,7 +25,13 @@ from tests.runner.kill_schedules.schedule import (
 )
 
 # Fixtures of other rooms: the S3 server, and a tiny model with its tokenizer.
-from tests.sessions.conftest import save_tokenizer, tiny_artifact, tiny_checkpoint  # noqa: F401
+from tests.sessions.conftest import (  # noqa: F401
+    compile_on_stand_in,
+    save_tokenizer,
+    stand_in_environment,
+    tiny_artifact,
+    tiny_checkpoint,
+)
 from tests.storage.conftest import BUCKET, seaweed_port  # noqa: F401
 
 if TYPE_CHECKING:
