@@ -14,7 +14,7 @@ ROOMS = ("job", "storage", "dataset", "sessions", "runner", "report", "cli")
 MAY_IMPORT = {
     "job": {"pydantic", "pydantic_core", "yaml", "jinja2"},
     "storage": {"job", "fsspec"},
-    "dataset": {"storage", "job", "numpy", "zstandard", "pyarrow"},
+    "dataset": {"storage", "job", "numpy", "xxhash", "zstandard", "pyarrow"},
     "sessions": {
         *("storage", "job", "torch", "transformers", "huggingface_hub", "safetensors", "jinja2"),
         *("sambaflow", "rdu_engine", "tokenizers"),
@@ -24,7 +24,7 @@ MAY_IMPORT = {
         *("zstandard", "pyarrow"),  # what parts are packed with
     },
     "report": {"job", "storage", "rich"},
-    "cli": {"job", "storage", "dataset", "sessions", "runner", "report", "click"},
+    "cli": {"api", "job", "storage", "dataset", "sessions", "runner", "report", "click"},
 }
 #: Packages that cost seconds: no verb loads one before it needs it.
 HEAVY = {"ray", "torch", "transformers"}
@@ -128,6 +128,16 @@ def test_nothing_heavy_is_imported_at_the_top_of_a_light_room():
         "import sys, rdu_batch.job.loading, rdu_batch.dataset.planning, rdu_batch.storage.store, "
         "rdu_batch.runner.scheduler, rdu_batch.report.progress; "
         f"print(sorted({HEAVY!r} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_alone_loads_nothing_of_itself():
+    """`import rdu_batch` costs nothing; its functions are imported when they are used."""
+    code = (
+        "import sys, rdu_batch; dir(rdu_batch); "
+        "print(sorted(name for name in sys.modules if name.startswith('rdu_batch.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -55,13 +56,20 @@ FORMATS: Final[dict[str, InputFormat]] = {
     )
 }
 #: For messages.
-OF_FOLDERS: Final = ".jsonl (also with .gz, .zst, .bz2 or .xz) and .parquet"
-READABLE: Final = ".jsonl, .json and .txt, each also with .gz, .zst, .bz2 or .xz, and .parquet"
+OF_FOLDERS: Final = ".jsonl or .ndjson (also with .gz, .zst, .bz2 or .xz) and .parquet"
+READABLE: Final = (
+    ".jsonl (or .ndjson), .json and .txt, each also with .gz, .zst, .bz2 or .xz, and .parquet"
+)
 
 
 def format_of(name: str) -> InputFormat | None:
-    """The format of a file with this name or URL; None if it cannot be read."""
-    first, _, last = name.rpartition(".")
+    """The format of a file with this name or URL, in small letters or large; None if it has none.
+
+    ``.ndjson`` is another word for ``.jsonl``.
+    """
+    stem, slash, name = name.rpartition("/")
+    first, _, last = re.sub(r"\.ndjson(?=\.|$)", ".jsonl", name.lower()).rpartition(".")
+    first = f"{stem}{slash}{first}"
     if last in _COMPRESSIONS:
         last = f"{first.rpartition('.')[2]}.{last}" if "." in first else ""
     return FORMATS.get(last) if first or name.startswith(".") else None

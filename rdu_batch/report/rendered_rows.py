@@ -26,7 +26,7 @@ def _lines_of(row: dict[str, Any]) -> list[str]:
     if row["num_prompt_tokens"] is not None:
         facts.append(f"{row['num_prompt_tokens']:,} tokens")
     if row["num_cut_tokens"]:
-        facts.append(f"{row['num_cut_tokens']:,} cut")
+        facts.append(f"{row['num_cut_tokens']:,} cut; the prompt as it is before that")
     if row["dead_reason"] is not None:
         facts.append(escaped(f"dead letter: {row['dead_reason']}: {row['dead_detail']}"))
     lines = [f"{escaped(row['path'])}:{row['line']}  {', '.join(facts)}"]

@@ -141,7 +141,8 @@ def open_since(url: str, output: Store) -> DeltaSeed:
     if success is None:
         raise InputError(
             f"input.since: {store.url} is no finished output: it has no _SUCCESS. Run that job to "
-            "its end, correct the URL, or leave input.since out, as for the first run of all"
+            "its end, or name the last output that is finished (--set input.since=URL); for the "
+            "first run of all, leave it out (--set input.since=null)"
         )
     seed = DeltaSeed(FinishedOutput.open(store, success))
     plan = load_plan(output)

@@ -160,7 +160,10 @@ class RemoteStore(Store):
             path = str(info.get("name", ""))
             # A listing of "a" may hold the object "a" itself, and stores keep folder marks "a/".
             if info.get("type") == "file" and path.startswith(base) and not path.endswith("/"):
-                objects.append((path[len(self._prefix) :], self._stat_of(info)))
+                name = path[len(self._prefix) :]
+                # A page of links says no sizes.
+                stat = self.stat(name) if info.get("size") is None else self._stat_of(info)
+                objects.append((name, stat))
         return sorted_by_name(objects)
 
     def put_whole(self, name: str, content: bytes) -> None:

@@ -31,6 +31,10 @@ _WORDS_OF_ERRNO = {
     errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
     errno.EIO: "the storage reports an input/output error; check the disk or the service",
 }
+_NO_CREDENTIALS = (
+    "the driver finds no credentials; set them in the environment of every machine, or as "
+    "storage_options with ${ENV:NAME} references"
+)
 _WORDS_OF_STATUS = {
     401: _DENIED,
     403: _DENIED,
@@ -87,6 +91,8 @@ def plain_words(error: BaseException) -> str:
     words = _WORDS_OF_STATUS.get(status or 0) or _WORDS_OF_ERRNO.get(number or 0)
     if words is None and isinstance(error, PermissionError):
         words = _DENIED
+    if words is None and "Credential" in type(error).__name__:
+        words = _NO_CREDENTIALS
     found = without_secrets(str(error)).strip() or type(error).__name__
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     return (

@@ -114,7 +114,7 @@ def test_a_suffix_that_is_not_read_is_refused(folder: Store, url: str) -> None:
     for name in ("notes.md", "x.tar.gz", "gz", ".jsonl.rar"):
         folder.put_whole(name, b"x")
     with pytest.raises(
-        InputError, match=r"does not end as a format that is read \(\.jsonl, "
+        InputError, match=r"does not end as a format that is read \(\.jsonl \(or "
     ) as no:
         list_inputs([folder.join(url)])
     assert "input.urls" not in str(no.value)

@@ -43,7 +43,7 @@ def test_messages_have_their_roles_and_a_cut_prompt_says_so() -> None:
     messages = [{"role": "sys\x1btem", "content": "be\nbrief"}, {"role": "user", "content": ""}]
     found = rendered_lines([row(prompt=None, messages=messages, num_cut_tokens=7)])
     assert found == [
-        "a.jsonl:3  1,234 tokens, 7 cut",
+        "a.jsonl:3  1,234 tokens, 7 cut; the prompt as it is before that",
         "  sys\\u001btem:",
         "  | be",
         "  | brief",

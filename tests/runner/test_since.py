@@ -266,7 +266,7 @@ def test_an_output_goes_on_with_the_parent_that_began_it_only(corpus, monkeypatc
 
 def test_a_parent_that_does_not_fit_is_refused(corpus):
     """With what to do; nothing is written."""
-    with pytest.raises(InputError, match=r"no finished output.*leave input\.since out"):
+    with pytest.raises(InputError, match=r"no finished output.*--set input\.since=null"):
         corpus.run("day2", since="nowhere")
     with pytest.raises(UsageError, match="own output"):
         corpus.run("day2", since="day2")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +104,24 @@ def test_a_server_without_ranges_is_refused(site: Site) -> None:
     [listed] = list_inputs([site.url])
     with pytest.raises(InputError, match="does not serve ranges"):
         index_file(listed, 0, LongestRows())
+
+
+def test_a_folder_of_a_plain_web_server_is_its_files(tmp_path: Path) -> None:
+    """Its page of links says no sizes, so each file is asked for its own."""
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": 1}\n')
+    (tmp_path / "B.NDJSON").write_bytes(b'{"text": 2}\n{"text": 3}')
+    (tmp_path / "notes.md").write_bytes(b"# no rows\n")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        found = [(file.path, file.size_bytes, file.format) for file in list_inputs([f"{url}/"])]
+        assert found == [("B.NDJSON", 23, "jsonl"), ("a.jsonl", 12, "jsonl")]
+        [file] = list_inputs([f"{url}/*.NDJSON"])
+        assert index_file(file, 0, LongestRows()).num_rows == 2
+    finally:
+        server.shutdown()
+        thread.join(timeout=30)
+        server.server_close()
