@@ -26,6 +26,7 @@ VERBS = {
         "status",
         "say where an output stands, from the store alone",
     ),
+    "report": ("rdu_batch.cli.report", "report", "write a page about an output for a browser"),
     "verify": ("rdu_batch.cli.verify", "verify", "check that an output holds what it promises"),
     "audit": ("rdu_batch.cli.audit", "audit", "run random rows again and compare them"),
     "retry-dead": (

@@ -1,0 +1,45 @@
+"""``rdu-batch report OUTPUT``: one page about an output, for a browser or a printer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("output", metavar="OUTPUT")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The local file to write.",
+)
+@click.option(
+    "--price-per-worker-hour",
+    type=click.FloatRange(min=0.0),
+    help="Show what the runs cost at this price.",
+)
+def report(output: str, out: Path, price_per_worker_hour: float | None) -> int:
+    """Write a page about the output at URL OUTPUT, finished or not.
+
+    One HTML file without scripts; it fetches nothing. The output itself is only read.
+    """
+    from rdu_batch.report.page import render_page
+    from rdu_batch.runner.page_facts import read_page_facts
+    from rdu_batch.storage.store import open_store
+
+    facts = read_page_facts(open_store(output))
+    page = render_page(facts, price_per_worker_hour=price_per_worker_hour)
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot write {out}: {error.strerror}; choose another file with --out"
+        ) from error
+    click.echo(f"{facts.output}: {facts.state}; page written to {out}", err=True)
+    told = {"output": facts.output, "state": facts.state, "page": str(out), "exit": 0}
+    click.echo(json.dumps(told, ensure_ascii=False))
+    return 0

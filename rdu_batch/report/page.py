@@ -1,0 +1,174 @@
+"""The report page: values in, one self-contained HTML text out.
+
+Promises: no script, nothing fetched; every text that is not ours is escaped, so that no row can
+change the page's structure; the same values give the same page. Does not: read anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any, Final
+
+from rdu_batch.report.page_figures import histogram
+from rdu_batch.report.page_style import STYLE
+from rdu_batch.report.page_values import PageFacts
+
+_S_PER_HOUR: Final = 3600
+_MAX_SHOWN_CHARS: Final = 400
+
+
+def render_page(facts: PageFacts, *, price_per_worker_hour: float | None = None) -> str:
+    """The whole page. The price is in any currency; the page names none."""
+    sections = [
+        _head(facts),
+        _lengths(facts),
+        _counts("How rows ended", (facts.totals or {}).get("finish_reasons", {})),
+        _dead(facts),
+        _epochs(facts),
+        _worker_time(facts),
+        _cost(facts, price_per_worker_hour),
+        _basis(facts),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(facts.name)}: report</title><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def worker_seconds(epochs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of all workers by class, over all epochs; ``total_s`` is one of them."""
+    sums: dict[str, float] = {}
+    for epoch in epochs:
+        for name, seconds in (epoch.get("worker_seconds") or {}).items():
+            sums[name] = sums.get(name, 0.0) + float(seconds)
+    return sums
+
+
+def _text(value: object) -> str:
+    shown = str(value)
+    if len(shown) > _MAX_SHOWN_CHARS:
+        shown = shown[: _MAX_SHOWN_CHARS - 3] + "..."
+    # A control character or half a surrogate pair is no character of HTML.
+    return escape("".join(one if one.isprintable() else repr(one)[1:-1] for one in shown))
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>{content}</section>"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    """Cells are HTML already; the first column is text, the others are numbers."""
+
+    def line(tag: str, cells: list[str]) -> str:
+        kinds = ["", *[' class="n"'] * (len(cells) - 1)]
+        told = (f"<{tag}{kind}>{one}</{tag}>" for kind, one in zip(kinds, cells, strict=True))
+        return f"<tr>{''.join(told)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', heads)}</thead><tbody>{body}</tbody></table>"
+
+
+def _head(facts: PageFacts) -> str:
+    title = f'<h1>{_text(facts.name)}</h1><p class="soft">{facts.state} &middot; '
+    title += f"{_text(facts.output)}</p>"
+    cards = [("Rows", facts.rows), ("Shards", facts.shards)]
+    if facts.totals is None:
+        cards += [("Rows durable", facts.rows_durable), ("Shards done", facts.shards_committed)]
+    else:
+        totals = facts.totals
+        cards += [
+            ("Predictions", totals["predictions"]),
+            ("Dead letters", totals["dead"]),
+            ("Prompt tokens", totals["prompt_tokens"]),
+            ("Generated tokens", totals["generated_tokens"]),
+        ]
+    reused = next((one["reused"] for one in reversed(facts.epochs) if one.get("reused")), None)
+    if reused:
+        num = reused["rows_of_unchanged_files"] + reused["rows_of_same_content"]
+        cards.append(("Rows reused", num))
+    shown = "".join(f"<div><dt>{name}</dt><dd>{value:,}</dd></div>" for name, value in cards)
+    since = f'<p class="soft">Reused from {_text(reused["since"])}</p>' if reused else ""
+    return f"<header>{title}<dl>{shown}</dl>{since}</header>"
+
+
+def _lengths(facts: PageFacts) -> str:
+    figures = histogram(facts.prompt_tokens, "Prompt length, sampled rows")
+    figures += histogram(facts.generated_tokens, "Output length, sampled predictions")
+    return _section("Lengths", figures) if figures else ""
+
+
+def _counts(title: str, numbers: Mapping[str, int]) -> str:
+    total = sum(numbers.values())
+    if not total:
+        return ""
+    ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
+    rows = [[_text(name), f"{one:,}", f"{one / total:.1%}"] for name, one in ordered]
+    return _section(title, _table(["Reason", "Count", "Share"], rows))
+
+
+def _dead(facts: PageFacts) -> str:
+    told = _counts("Dead letters", (facts.totals or {}).get("dead_reasons", {}))
+    for reason, samples in sorted(facts.dead_samples.items()):
+        items = "".join(
+            f"<li><code>{_text(one.place)}</code><p>{_text(one.detail)}</p></li>" for one in samples
+        )
+        told += f"<h3>{_text(reason)}</h3><ul>{items}</ul>"
+    return told
+
+
+def _epochs(facts: PageFacts) -> str:
+    rows = []
+    for one in facts.epochs:
+        predicted = one.get("predicted_wall_s")
+        rate, workers = one.get("tokens_per_s"), one.get("workers")
+        rows.append(
+            [
+                f"{one.get('epoch', '')} {_text(one.get('error') or one.get('state') or '')}",
+                f"{one['wall_s']:,.1f}" if "wall_s" in one else "",
+                f"{predicted[0]:,.1f}-{predicted[1]:,.1f}" if predicted else "",
+                f"{rate:,.1f}" if rate is not None else "",
+                f"{workers:,}" if workers is not None else "",
+            ]
+        )
+    heads = ["Run", "Took, s", "Planned, s", "Tokens/s", "Workers"]
+    return _section("Runs: plan against actual", _table(heads, rows)) if rows else ""
+
+
+def _worker_time(facts: PageFacts) -> str:
+    sums = worker_seconds(facts.epochs)
+    total_s = sums.pop("total_s", 0.0)
+    if not total_s:
+        return ""
+    rows = [
+        [_text(name.removesuffix("_s").replace("_", " ")), f"{one:,.1f}", f"{one / total_s:.1%}"]
+        for name, one in sums.items()
+    ]
+    rows.append(["all", f"{total_s:,.1f}", ""])
+    return _section("Where the workers' time went", _table(["What", "Seconds", "Share"], rows))
+
+
+def _cost(facts: PageFacts, price: float | None) -> str:
+    if price is None:
+        return ""
+    hours = worker_seconds(facts.epochs).get("total_s", 0.0) / _S_PER_HOUR
+    told = f"{hours * price:,.2f} for {hours:,.4f} worker-hours at {price:,.2f} each"
+    return _section("Cost", f"<p>{told}, of the runs that reported their end.</p>")
+
+
+def _basis(facts: PageFacts) -> str:
+    read = (
+        f"{facts.num_sampled_rows:,} predictions from the first lines of "
+        f"{facts.num_sampled_parts:,} of {facts.num_parts:,} parts, and dead letters of "
+        f"{facts.num_sampled_dead_files:,} of {facts.num_dead_files:,} files, were read for this "
+        "page. Lengths and samples are of these; all other numbers are of the whole job."
+    )
+    told = [read, "A run that was killed reported nothing: its time is not on this page."]
+    if facts.num_epochs_left_out:
+        told.append(f"{facts.num_epochs_left_out:,} earlier runs are left out.")
+    if facts.num_damaged_parts:
+        told.append(f"{facts.num_damaged_parts:,} sampled files are damaged: run verify.")
+    paragraphs = "".join(f'<p class="soft">{one}</p>' for one in told)
+    return _section("What this page is made of", paragraphs)

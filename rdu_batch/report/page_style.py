@@ -1,0 +1,41 @@
+"""The style of the report page: light, dark, narrow and printed; no script, nothing fetched."""
+
+from __future__ import annotations
+
+STYLE = """
+:root{color-scheme:light dark;--ground:#fff;--ink:#1c2024;--soft:#5c6570;--line:#dfe3e8;
+--bar:#2f6fab;--bad:#a83a2a;--card:#f6f7f9}
+@media (prefers-color-scheme:dark){:root{--ground:#14171a;--ink:#e7eaed;--soft:#a0a9b3;
+--line:#30363d;--bar:#6ea8dc;--bad:#ef8f7f;--card:#1c2024}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--ground);color:var(--ink);
+font:16px/1.5 system-ui,sans-serif;font-variant-numeric:tabular-nums}
+main{max-width:56rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
+h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem;font-weight:600}
+h2{font-size:1.1rem;margin:2.5rem 0 .75rem;font-weight:600}
+h3{font-size:1rem;margin:1.25rem 0 .25rem;font-weight:600}
+h1,h2,h3,p,td,th,dd,li{overflow-wrap:anywhere}
+p{margin:.3rem 0}
+.soft,figcaption{color:var(--soft);font-size:.9rem}
+dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.75rem;margin:1.5rem 0}
+dl div{background:var(--card);border-radius:.5rem;padding:.75rem 1rem}
+dt{color:var(--soft);font-size:.85rem}dd{margin:0;font-size:1.3rem}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid var(--line);
+vertical-align:top}
+th{font-weight:500}td.n,th.n{text-align:right;padding-right:0;overflow-wrap:normal}
+td.n+td.n,th.n+th.n{padding-left:.75rem}
+figure{display:inline-block;width:min(100%,25rem);margin:.5rem 1.5rem .5rem 0}
+@media (max-width:30rem){table{font-size:.8rem}td:first-child{min-width:5.5rem}
+figure{margin-right:0}th,td{padding-right:.35rem}}
+svg{display:block;width:100%;height:auto}
+svg rect{fill:var(--bar)}svg text{fill:var(--soft);font-size:12px}
+svg line{stroke:var(--line)}
+ul{margin:.25rem 0;padding-left:1.25rem}
+code{font:.85rem/1.45 ui-monospace,monospace;white-space:pre-wrap}
+.bad{color:var(--bad)}
+@media print{:root{color-scheme:light;--ground:#fff;--ink:#000;--soft:#444;--line:#bbb;
+--bar:#2f6fab;--bad:#a83a2a;--card:#fff}main{max-width:none;padding:0}
+figure,dl div,tr{break-inside:avoid}h2,h3{break-after:avoid}
+svg rect{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+"""

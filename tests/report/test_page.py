@@ -1,0 +1,131 @@
+"""The report page: one tree whatever the rows hold, no script, the numbers of its values."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from rdu_batch.report.page import render_page
+from rdu_batch.report.page_figures import bins_of
+from rdu_batch.report.page_values import DeadSample, PageFacts
+
+HOSTILE = "</li></style></title><script>alert(1)</script>\" ' onload=x <!-- &lt; ]]> \x00 \ud800"
+EPOCH = {
+    "epoch": 1,
+    "state": "complete",
+    "wall_s": 10.0,
+    "tokens_per_s": 2.5,
+    "workers": 2,
+    "predicted_wall_s": [8.0, 12.0],
+    "worker_seconds": {"total_s": 1800.0, "decode_s": 1350.0, "waiting_s": 450.0},
+}
+FACTS = PageFacts(
+    name="nightly",
+    output="/data/out",
+    state="complete",
+    rows=1234,
+    rows_durable=1234,
+    shards=2,
+    shards_committed=2,
+    totals={
+        "rows": 1234,
+        "predictions": 1200,
+        "dead": 34,
+        "prompt_tokens": 5678,
+        "generated_tokens": 91011,
+        "finish_reasons": {"eos": 900, "length": 300},
+        "dead_reasons": {"bad_json": 34},
+    },
+    epochs=(EPOCH,),
+    prompt_tokens=(3, 4, 4, 90),
+    generated_tokens=(20, 20, 7, 1),
+    dead_samples={"bad_json": (DeadSample("a.jsonl, line 3", "not JSON"),)},
+)
+EMPTY = PageFacts("none", "/data/none", "empty", 0, 0, 0, 0, None)
+
+
+class Tree(HTMLParser):
+    """Tags with attributes in order, and all text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.open = [], [], []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, tuple(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self.tags.append(("/" + tag, ()))
+
+    def handle_comment(self, comment):
+        raise AssertionError(comment)
+
+    def handle_data(self, text):
+        self.text.append(text)
+
+
+def hurt(facts):
+    sample = DeadSample(HOSTILE, HOSTILE)
+    return replace(
+        facts,
+        name=HOSTILE,
+        output=HOSTILE,
+        totals={**facts.totals, "finish_reasons": {"eos": 1, HOSTILE: 2}},
+        epochs=({**EPOCH, "state": HOSTILE},),
+        dead_samples={HOSTILE: (sample,)},
+    )
+
+
+def test_markup_in_any_text_changes_nothing_of_the_page_s_tree():
+    """The same tags and attributes, and the hostile text is there as text."""
+    calm, hostile = Tree(render_page(FACTS)), Tree(render_page(hurt(FACTS)))
+    assert hostile.tags == calm.tags
+    assert hostile.open == []
+    assert "<script>alert(1)</script>" in "".join(hostile.text)
+    render_page(hurt(FACTS)).encode()
+
+
+@pytest.mark.parametrize(
+    "facts", [FACTS, EMPTY, replace(FACTS, epochs=(EPOCH, {"epoch": 2, "error": "Interrupted"}))]
+)
+def test_a_page_has_no_script_and_fetches_nothing(facts):
+    """Of every state: no element or attribute that runs or loads, every element closed."""
+    page = Tree(render_page(facts, price_per_worker_hour=1.0))
+    assert page.open == []
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "img", "iframe", "a"})
+    names = {name for _, attrs in page.tags for name, _ in attrs}
+    assert not [name for name in names if name.startswith("on") or name in {"src", "href"}]
+    assert "url(" not in render_page(facts)
+
+
+def test_totals_shares_and_cost_are_those_of_the_values():
+    """Half a worker-hour an epoch: two epochs at 3.00 cost 3.00."""
+    text = " ".join(
+        Tree(render_page(replace(FACTS, epochs=(EPOCH, EPOCH)), price_per_worker_hour=3.0)).text
+    )
+    for told in ("1,234", "91,011", "75.0%", "25.0%", "8.0-12.0", "3.00 for 1.0000 worker-hours"):
+        assert told in text
+
+
+def test_reused_rows_are_shown_with_their_origin():
+    """Both kinds of reused rows together, and the parent, escaped."""
+    reused = {"rows_of_unchanged_files": 40, "rows_of_same_content": 2, "since": "<old>"}
+    text = Tree(render_page(replace(FACTS, epochs=({**EPOCH, "reused": reused},)))).text
+    assert "42" in text
+    assert "Reused from <old>" in text
+
+
+@pytest.mark.parametrize("values", [[5], [0, 1], list(range(100)), [1, 1000000], [7] * 9])
+def test_every_value_is_in_exactly_one_bin(values):
+    """Counted again one by one; bins follow each other without a gap."""
+    bins = bins_of(values)
+    for first, last, count in bins:
+        assert count == sum(first <= value <= last for value in values)
+    assert sum(count for *_, count in bins) == len(values)
+    assert all(one[1] + 1 == two[0] for one, two in pairwise(bins))

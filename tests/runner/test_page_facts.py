@@ -1,0 +1,90 @@
+"""The verb report on real outputs, against a count of their files made here."""
+
+import json
+import subprocess
+from dataclasses import asdict
+
+from rdu_batch.runner import page_facts
+from rdu_batch.runner.page_facts import read_page_facts
+from rdu_batch.storage.store import open_store
+
+
+def report(job, *arguments):
+    return subprocess.run(
+        job.command("report", job.output, "--out", job.folder / "page.html", *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def records(job, kind):
+    files = sorted(job.output.glob(f"{kind}-*"))
+    return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+
+
+def test_the_page_of_a_finished_job_has_the_facts_of_its_files(
+    job, troubled_lines, read_last_json, published_bytes
+):
+    """Lengths, dead letters and totals as counted from the files; the output is not changed."""
+    assert job.write(troubled_lines, rows_per_shard=2).run("--executor", "inline").returncode == 0
+    before = published_bytes(job.output)
+    done = report(job, "--price-per-worker-hour", "2")
+    assert done.returncode == 0, done.stderr
+    assert read_last_json(done)["page"] == str(job.folder / "page.html")
+    page = (job.folder / "page.html").read_text()
+    facts = read_page_facts(open_store(str(job.output)))
+    predictions, dead = records(job, "part"), records(job, "dead")
+    assert list(facts.prompt_tokens) == [one["num_prompt_tokens"] for one in predictions]
+    assert list(facts.generated_tokens) == [one["num_generated_tokens"] for one in predictions]
+    assert facts.dead_samples.keys() == {one["reason"] for one in dead}
+    assert facts.totals["dead"] == len(dead) > 0
+    assert facts.num_damaged_parts == 0
+    assert all(reason in page for reason in facts.dead_samples)
+    assert published_bytes(job.output) == before
+
+
+def test_a_job_without_rows_and_an_output_without_a_job_have_pages(job):
+    """Both end with exit 0 and a page that names the state."""
+    assert report(job).returncode == 0
+    assert "empty" in (job.folder / "page.html").read_text()
+    assert job.write([b""]).run("--executor", "inline").returncode == 0
+    assert report(job).returncode == 0
+    assert read_page_facts(open_store(str(job.output))).rows == 0
+
+
+def test_a_sample_is_bounded_in_files_and_bytes(job, make_lines, monkeypatch):
+    """Two files of six, spread; of each the line that crosses the limit is the last."""
+    job.write(make_lines(12), rows_per_shard=2).run("--executor", "inline")
+    monkeypatch.setattr(page_facts, "MAX_FILES", 2)
+    monkeypatch.setattr(page_facts, "MAX_SAMPLE_BYTES", 1)
+    facts = read_page_facts(open_store(str(job.output)))
+    rows = records(job, "part")
+    wanted = tuple(rows[at]["num_prompt_tokens"] for at in (0, 6))
+    assert facts.prompt_tokens == wanted
+    assert (facts.num_sampled_parts, facts.num_parts) == (2, 6)
+    assert asdict(facts)["rows"] == 12
+
+
+def test_a_damaged_part_is_counted_and_the_page_is_written(job, make_lines):
+    """Half a line at the end of a part, JSON that is no prediction."""
+    job.write(make_lines(3)).run("--executor", "inline")
+    part = next(job.output.glob("part-*"))
+    for content in (b'{"a": 1}\n', b"3\n", part.read_bytes()[:-20]):
+        part.write_bytes(content)
+        assert report(job).returncode == 0
+        assert read_page_facts(open_store(str(job.output))).num_damaged_parts == 1
+    assert "damaged" in (job.folder / "page.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_is_one_paragraph(job):
+    """The folder of --out is missing."""
+    done = subprocess.run(
+        job.command("report", job.output, "--out", job.folder / "no" / "page.html"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "choose another file with --out" in done.stderr
+    assert "Traceback" not in done.stderr
