@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
     from rdu_batch.dataset.counting import CountRanges, FilePart
 
-_TASKS_PER_PROCESS: Final = 3
+_TASKS_PER_PROCESS: Final = 2
+#: Opening file after file is mostly waiting for a disk or a store: more processes than processors,
+#: as long as they are few.
+_PROCESSES_PER_PROCESSOR: Final = 4
+_MANY_PROCESSES: Final = 32
 #: Tasks that are looked at to see whether processes pay.
 _FEW_TASKS: Final = 4
 
@@ -35,18 +39,20 @@ def local_counting(
     Args:
         prepare: called in each new process before it counts, with the arguments; must be picklable.
         arguments: of ``prepare``.
-        num_processes: how many; 0 for one a processor that this process may use.
+        num_processes: how many, and as many threads; 0 for what suits the processors that this
+            process may use.
     """
-    wanted = num_processes or len(os.sched_getaffinity(0))
+    num_threads = num_processes or len(os.sched_getaffinity(0))
+    wanted = num_processes or num_processes_of(num_threads)
 
     def count(tasks: Iterable[CountTask]) -> Iterator[tuple[PartCount, ...]]:
         tasks = iter(tasks)
         first = [task for _, task in zip(range(_FEW_TASKS), tasks, strict=False)]
-        if wanted == 1 or len(first) < _FEW_TASKS:
+        if num_threads == 1 or len(first) < _FEW_TASKS:
             yield from count_here(first)
             yield from count_here(tasks)
             return
-        with _Pools(wanted, prepare, arguments) as pools:
+        with _Pools(num_threads, wanted, prepare, arguments) as pools:
             waiting: deque[Future[tuple[PartCount, ...]]] = deque()
             for task in itertools.chain(first, tasks):
                 if len(waiting) >= wanted * _TASKS_PER_PROCESS:
@@ -56,6 +62,11 @@ def local_counting(
                 yield waiting.popleft().result()
 
     return count
+
+
+def num_processes_of(num_processors: int) -> int:
+    """How many processes open small files where there are so many processors."""
+    return max(num_processors, min(_PROCESSES_PER_PROCESSOR * num_processors, _MANY_PROCESSES))
 
 
 def _is_plain(part: FilePart) -> bool:
@@ -71,12 +82,16 @@ class _Pools:
     """
 
     def __init__(
-        self, size: int, prepare: Callable[..., object] | None, arguments: tuple[object, ...]
+        self,
+        num_threads: int,
+        num_processes: int,
+        prepare: Callable[..., object] | None,
+        arguments: tuple[object, ...],
     ) -> None:
-        self._size = size
+        self._num_processes = num_processes
         self._prepare = prepare
         self._arguments = arguments
-        self._threads = ThreadPoolExecutor(size, "count")
+        self._threads = ThreadPoolExecutor(num_threads, "count")
         self._processes: ProcessPoolExecutor | None = None
 
     def submit(self, task: CountTask) -> Future[tuple[PartCount, ...]]:
@@ -86,7 +101,7 @@ class _Pools:
         if self._processes is None:
             # Not fork: it would leave our threads, and those of drivers, in the middle of work.
             self._processes = ProcessPoolExecutor(
-                self._size,
+                self._num_processes,
                 multiprocessing.get_context("spawn"),
                 initializer=self._prepare,
                 initargs=self._arguments,  # type: ignore[arg-type]
