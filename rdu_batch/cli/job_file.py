@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from rdu_batch.errors import SpecError
+from rdu_batch.api import load_job
 from rdu_batch.job.loading import load_spec
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.storage.options_in_force import use_storage_options
@@ -31,7 +30,8 @@ def job_file_options(command: Command) -> Command:
             metavar="a.b=VALUE",
             help="Override one leaf of the job file; VALUE is YAML. May be repeated.",
         ),
-        click.argument("job_file", metavar="JOB_FILE"),
+        # A path for completions alone: whether it can be read is said when it is read.
+        click.argument("job_file", metavar="JOB_FILE", type=click.Path(readable=False)),
     ):
         command = option(command)
     return command
@@ -45,13 +45,11 @@ def read_job_file(
     Raises:
         SpecError: it cannot be read, or holds mistakes; all of them at once.
     """
-    try:
-        text = sys.stdin.read() if job_file == "-" else Path(job_file).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SpecError(
-            [f"{job_file}: the job file cannot be read: {reason}. Name a YAML job file."]
-        ) from error
-    spec = load_spec(text, source=job_file, overrides=overrides, date=date, limit=limit)
+    if job_file == "-":
+        spec = load_spec(
+            sys.stdin.read(), source=job_file, overrides=overrides, date=date, limit=limit
+        )
+    else:
+        spec = load_job(job_file, overrides=overrides, date=date, limit=limit)
     use_storage_options(spec)
     return spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import os
@@ -11,9 +12,11 @@ import traceback
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from rdu_batch import __version__
 from rdu_batch.errors import Interrupted, RduBatchError, SpecError
+from rdu_batch.report.ci_text import without_commands
 
 #: Verb, module and command object; a module is imported only when its verb is used.
 VERBS = {
@@ -41,6 +44,12 @@ VERBS = {
         "chaos",
         "hurt a small form of a job at every step and judge what comes of it",
     ),
+    "doctor": ("rdu_batch.cli.doctor", "doctor", "say what this machine is and has"),
+    "completions": (
+        "rdu_batch.cli.completions",
+        "completions",
+        "print what a shell needs to complete verbs and options",
+    ),
     "schema": ("rdu_batch.cli.schema", "schema", "print the JSON Schema of job files"),
 }
 
@@ -63,6 +72,25 @@ class Verbs(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{module}.{name} is not a command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; a misspelt one is an error that names the nearest."""
+        verb = args[0]
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        if verb not in VERBS and near:
+            ctx.fail(f"there is no verb {verb!r}; did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs and their meaning, without importing them; options are click's."""
+        found = [
+            CompletionItem(verb, help=text)
+            for verb, (_, _, text) in VERBS.items()
+            if verb.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
@@ -117,10 +145,9 @@ def run(arguments: list[str]) -> int:
 def fail(error: RduBatchError) -> int:
     """Print an error for people on standard error and as one JSON line on standard output."""
     heading = "the job file is wrong" if isinstance(error, SpecError) else None
-    click.echo(
-        f"rdu-batch: error: {heading}:\n{error}" if heading else f"rdu-batch: error: {error}",
-        err=True,
-    )
+    told = f"rdu-batch: error: {heading}:\n{error}" if heading else f"rdu-batch: error: {error}"
+    # It may quote a row: in a runner of GitHub no line of it may give a command.
+    click.echo(without_commands(told), err=True)
     click.echo(_json_of(error.exit_code, type(error).__name__, str(error)))
     return error.exit_code
 

@@ -46,6 +46,7 @@ def retry_dead(
     same command resumes; the last line of standard output is one JSON object.
     """
     from rdu_batch.report.progress import open_progress
+    from rdu_batch.runner.page_out import keep_page
     from rdu_batch.runner.retry_dead import retry_dead_letters
 
     spec = read_job_file(job_file, overrides, date, limit)
@@ -60,6 +61,7 @@ def retry_dead(
             address=address,
             progress=progress,
         )
+        keep_page(summary, progress.phase)
     finally:
         progress.close()
     click.echo(summary.to_text(), err=True)

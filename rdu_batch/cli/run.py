@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rdu_batch.cli.ci_options import NO_CI_OUTPUT, CiOutput, ci_options
 from rdu_batch.cli.executor_options import executor_options
 from rdu_batch.cli.job_file import job_file_options, read_job_file
 from rdu_batch.cli.tutorial_run import has_output, is_tutorial, tutorial_run
@@ -50,6 +52,7 @@ class RunCommand(click.Command):
 )
 @job_file_options
 @executor_options
+@ci_options
 @click.option(
     "--samples",
     type=click.IntRange(min=0),
@@ -65,35 +68,45 @@ def run(
     executor: ExecutorKind,
     address: str | None,
     samples: int,
+    ci_output: CiOutput,
 ) -> int:
     """Run the job of JOB_FILE.
 
     The same command resumes a job that was interrupted; a complete job is left alone (exit 0).
     Progress goes to standard error; the last line of standard output is one JSON object.
     """
-    spec = read_job_file(job_file, overrides, date, limit)
-    return run_spec(spec, executor=executor, address=address, samples=samples)
+    with ci_output.telling_errors(job_file):
+        spec = read_job_file(job_file, overrides, date, limit)
+    return run_spec(spec, executor=executor, address=address, samples=samples, ci_output=ci_output)
 
 
 def run_spec(
-    spec: JobSpec, *, executor: ExecutorKind, address: str | None, samples: int = 0
+    spec: JobSpec,
+    *,
+    executor: ExecutorKind,
+    address: str | None,
+    samples: int = 0,
+    ci_output: CiOutput = NO_CI_OUTPUT,
 ) -> int:
     """Run a job and say how it ended; the exit code."""
+    from rdu_batch.report.ci_text import without_commands
     from rdu_batch.report.progress import open_progress
     from rdu_batch.report.samples import sample_predictions
+    from rdu_batch.runner.page_out import keep_page
     from rdu_batch.runner.published import read_lines
     from rdu_batch.runner.run_job import run_job
     from rdu_batch.storage.store import open_store
 
-    progress = open_progress()
-    try:
+    with ci_output.telling_errors(spec.name), closing(open_progress()) as progress:
         summary = run_job(spec, executor=executor, address=address, progress=progress)
-    finally:
-        progress.close()
+        keep_page(summary, progress.phase)
+    summary = ci_output.judged(summary)
     click.echo(summary.to_text(), err=True)
     if samples:
         click.echo("", err=True)
         for line in sample_predictions(open_store(spec.output.url), samples, read_lines):
-            click.echo(line, err=True)
+            # Predictions are text of anyone's: in a runner of GitHub none may give it a command.
+            click.echo(without_commands(line), err=True)
+    ci_output.tell(summary.to_json(), spec.name)
     click.echo(summary.to_line())
     return summary.exit

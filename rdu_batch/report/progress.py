@@ -16,7 +16,7 @@ from rich.progress import Progress as RichBar
 from rdu_batch.report.wording import clock, counted
 
 #: Least time between two plain lines about the rows.
-PLAIN_INTERVAL_S = 10.0
+PLAIN_INTERVAL_S = 30.0
 
 
 @dataclass(frozen=True)

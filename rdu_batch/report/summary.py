@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rdu_batch.job.records import Reason
 from rdu_batch.job.run_paths import FORENSICS_FOLDER
@@ -12,6 +12,11 @@ from rdu_batch.job.speed import Interval
 from rdu_batch.report.prediction import span
 from rdu_batch.report.reused import Reused
 from rdu_batch.report.wording import counted
+
+#: The state of a run that brought its job to the end.
+COMPLETE: Final = "complete"
+#: Exit code of a job that is complete, with more dead letters than it allows.
+EXIT_TOO_MANY_DEAD: Final = 5
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Summary:
             # With --executor inline nobody outlives a session to write there.
             rows.append(("deaths", f"described in {self.output}/{FORENSICS_FOLDER}/"))
         if self.exit:
-            more = "more dead letters than limits.max_dead_rows allows; see the dead-* files"
+            more = "more dead letters than limits.max_dead_rows or --fail-on allow; see dead-*"
             rows.append(("exit", f"{self.exit}: {more}"))
         if self.reused is not None:
             rows.append(("reused", self.reused.to_text(self.rows)))

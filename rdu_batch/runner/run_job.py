@@ -22,7 +22,7 @@ from rdu_batch.errors import (
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.report.progress import Progress
-from rdu_batch.report.summary import Summary
+from rdu_batch.report.summary import COMPLETE, Summary
 from rdu_batch.report.wording import counted
 from rdu_batch.runner.delta_seed import DeltaSeed, open_since
 from rdu_batch.runner.driver import Driver
@@ -60,6 +60,7 @@ def run_job(
     progress: Progress,
     heartbeat_s: float | None = None,
     retry: RetrySeed | None = None,
+    ends_process: bool = True,
 ) -> Summary:
     """Run a job to its end, or go on with it, or find that it is complete.
 
@@ -71,6 +72,7 @@ def run_job(
         heartbeat_s: how often this driver moves its heartbeat; None follows the environment (see
             ``heartbeat_s_of``).
         retry: what the output begins with, for a retry of dead letters.
+        ends_process: whether this process ends after a stop (see ``StopRequest.watch``).
 
     Returns:
         The summary, with exit code 0, or 5 if more rows are dead than the job allows.
@@ -81,7 +83,7 @@ def run_job(
     use_storage_options(spec)
     stop = StopRequest()
     heartbeat_s = heartbeat_s or heartbeat_s_of(os.environ)
-    with stop.watch(spec.limits.deadline_s):
+    with stop.watch(spec.limits.deadline_s, ends_process=ends_process):
         return _JobRun(spec, stop, progress, heartbeat_s, retry).run(executor, address)
 
 
@@ -219,7 +221,7 @@ class _JobRun:
         owner = heartbeat.owner
         spec = with_absolute_urls(self._spec)
         context = JobContext(spec, plan.digest, owner.epoch, owner.token)
-        epoch = Epoch("complete")
+        epoch = Epoch(COMPLETE)
         if len(left.committed) < plan.num_shards:
             with open_executor(
                 executor,

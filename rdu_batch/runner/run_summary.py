@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rdu_batch.report.summary import Summary
+from rdu_batch.report.summary import COMPLETE, EXIT_TOO_MANY_DEAD, Summary
 from rdu_batch.runner.delta_seed import reused_of
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.worker_seconds import WorkerSeconds
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rdu_batch.storage.store import Store
 
 EXIT_COMPLETE = 0
-EXIT_TOO_MANY_DEAD = 5
 
 
 @dataclass
@@ -66,7 +65,7 @@ def summary_of(
         generated_tokens=totals.generated_tokens,
         finish_reasons=totals.finish_reasons,
         dead_reasons=totals.dead_reasons,
-        rows_resumed=num_resumed if epoch.state == "complete" else 0,
+        rows_resumed=num_resumed if epoch.state == COMPLETE else 0,
         wall_s=epoch.wall_s,
         tokens_per_s=epoch.leased.generated_tokens / epoch.wall_s if epoch.wall_s > 0 else 0.0,
         workers=epoch.num_workers,

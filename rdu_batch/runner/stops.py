@@ -9,6 +9,7 @@ for one that comes with the first: ``timeout`` signals the process and then its 
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,28 +38,64 @@ class StopRequest:
         return self.reason is not None
 
     @contextmanager
-    def watch(self, deadline_s: float | None) -> Iterator[None]:
+    def watch(self, deadline_s: float | None, *, ends_process: bool = True) -> Iterator[None]:
         """Listen for signals and the deadline; handlers of before are put back at the end.
 
-        After a stop signals are ignored instead: what they ask for is done, and one more, while the
-        process ends, must not change its exit code.
+        Outside the main thread Python lets nobody listen to signals: there only the deadline stops
+        a run, and only where the run looks for it.
+
+        Args:
+            deadline_s: seconds from now; None for no deadline.
+            ends_process: after a stop signals are ignored instead: what they ask for is done, and
+                one more, while the process ends, must not change its exit code. False for a
+                process that goes on, such as a notebook's.
         """
+        end_waits_at(self)
+        try:
+            if threading.current_thread() is threading.main_thread():
+                with self._signals(deadline_s, ends_process=ends_process):
+                    yield
+            else:
+                with self._timer(deadline_s):
+                    yield
+        finally:
+            end_waits_at(None)
+
+    @contextmanager
+    def _signals(self, deadline_s: float | None, *, ends_process: bool) -> Iterator[None]:
         kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
         before = {kind: signal.getsignal(kind) for kind in kinds}
         self.listen()
-        end_waits_at(self)
         if deadline_s is not None:
             signal.setitimer(signal.ITIMER_REAL, deadline_s)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            end_waits_at(None)
+            is_ignored = ends_process and self.is_requested()
             for kind, handler in before.items():
-                signal.signal(kind, signal.SIG_IGN if self.is_requested() else handler)
+                signal.signal(kind, signal.SIG_IGN if is_ignored else handler)
+
+    @contextmanager
+    def _timer(self, deadline_s: float | None) -> Iterator[None]:
+        if deadline_s is None:
+            yield
+            return
+        timer = threading.Timer(deadline_s, self._pass_deadline)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _pass_deadline(self) -> None:
+        self.reason = self.reason or _NAMES[signal.SIGALRM]
 
     def listen(self) -> None:
-        """Install the handlers."""
+        """Install the handlers, in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(kind, self._on_signal)
 

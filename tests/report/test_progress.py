@@ -40,11 +40,11 @@ def test_plain_lines_come_at_intervals_and_at_the_end():
     """Not at every look; the last line always."""
     stream = io.StringIO()
     lines = PlainLines(stream)
-    for elapsed_s in (0.0, 0.2, 0.4, 9.9, 10.1, 10.3):
+    for elapsed_s in (0.0, 0.2, 0.4, 29.9, 30.1, 30.3):
         lines.update(snapshot(elapsed_s=elapsed_s))
-    lines.update(snapshot(elapsed_s=10.5, rows_done=100))
-    lines.update(snapshot(elapsed_s=10.7, rows_done=100, shards_committed=4))
-    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["0:00", "0:10", "0:10"]
+    lines.update(snapshot(elapsed_s=30.5, rows_done=100))
+    lines.update(snapshot(elapsed_s=30.7, rows_done=100, shards_committed=4))
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["0:00", "0:30", "0:30"]
     assert "100/100 rows, 4/4 shards" in stream.getvalue().splitlines()[-1]
 
 

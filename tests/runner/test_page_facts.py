@@ -88,3 +88,26 @@ def test_a_page_that_cannot_be_written_is_one_paragraph(job):
     assert done.returncode == 1
     assert "choose another file with --out" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_leaves_its_page_in_the_run_folder(job, make_lines):
+    """The page of the verb, made once: a run that finds the job complete leaves it alone."""
+    page = job.output / "_run" / "report.html"
+    assert job.write(make_lines(4)).run("--executor", "inline").returncode == 0
+    assert report(job).returncode == 0
+    assert page.read_text() == (job.folder / "page.html").read_text()
+    page.write_text("kept")
+    assert job.run("--executor", "inline").returncode == 0
+    assert page.read_text() == "kept"
+    verified = job.command("verify", job.output)
+    assert subprocess.run(verified, capture_output=True, check=False).returncode == 0
+
+
+def test_a_page_that_cannot_be_written_does_not_fail_the_job(job, make_lines):
+    """It is said, with the verb that makes it; the exit code stays 0."""
+    job.write(make_lines(4))
+    (job.output / "_run" / "report.html").mkdir(parents=True)
+    done = job.run("--executor", "inline")
+    assert done.returncode == 0
+    assert "_run/report.html was not written" in done.stderr
+    assert f"`rdu-batch report {job.output}` makes the page" in done.stderr

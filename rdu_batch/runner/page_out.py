@@ -1,0 +1,39 @@
+"""The report page of a finished run, kept beside its progress in the output.
+
+It is written after everything that counts: a job whose page cannot be written has ended all the
+same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rdu_batch.errors import RduBatchError
+from rdu_batch.report.page import render_page
+from rdu_batch.report.summary import COMPLETE
+from rdu_batch.runner.page_facts import read_page_facts
+from rdu_batch.runner.run_layout import REPORT_PAGE
+from rdu_batch.storage.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rdu_batch.report.summary import Summary
+
+
+def keep_page(summary: Summary, say: Callable[[str], object]) -> None:
+    """Write ``_run/report.html`` of a run that came to its end; nothing where it found it there.
+
+    ``say`` is told, in a line for people, what prevented it.
+    """
+    if summary.state != COMPLETE:
+        return
+    try:
+        store = open_store(summary.output)
+        page = render_page(read_page_facts(store))
+        store.put_whole(REPORT_PAGE, page.encode())
+    except RduBatchError as error:
+        say(
+            f"the page {REPORT_PAGE} was not written: {error}; the job is complete all the same, "
+            f"and `rdu-batch report {summary.output}` makes the page"
+        )
