@@ -12,6 +12,7 @@
     |-- VerifyFailed             7   verify found damage
     |-- ArtifactError            8   artifact missing, damaged, or for another target
     |-- StoppedEarly            10   too many dead rows, or no session starts
+    |-- WaitEnded               11   a wait ended before the job, which still runs
     |-- Interrupted             12   stopped by a signal or the deadline; a rerun resumes
     |-- ClusterError            13   Ray is unreachable or refuses
     |-- OutputOwned             14   another driver owns this output
@@ -95,6 +96,12 @@ class StoppedEarly(RduBatchError):
     """The job was given up: too many dead rows, or no session starts or stays alive."""
 
     exit_code = 10
+
+
+class WaitEnded(RduBatchError):
+    """The time to wait is over, or the wait was interrupted; the submitted job still runs."""
+
+    exit_code = 11
 
 
 class Interrupted(RduBatchError):

@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,8 @@ class Owner:
     heartbeat_s: float | None
     #: None where the driver's system does not tell.
     process: ProcessMark | None
+    #: Of Ray's Jobs API; None for a driver that was started in another way.
+    submission_id: str | None = None
 
     def __str__(self) -> str:
         """For messages: ``epoch 3 (host a, pid 17)``."""
@@ -53,7 +56,9 @@ class Owner:
         return _to_bytes({"version": FORMAT_VERSION, **vars(self), "process": process})
 
 
-def take_epoch(store: Store, number: int, heartbeat_s: float) -> Owner | None:
+def take_epoch(
+    store: Store, number: int, heartbeat_s: float, submission_id: str | None = None
+) -> Owner | None:
     """Take this epoch; None if another driver has it.
 
     Raises:
@@ -66,6 +71,7 @@ def take_epoch(store: Store, number: int, heartbeat_s: float) -> Owner | None:
         pid=os.getpid(),
         heartbeat_s=heartbeat_s,
         process=mark_of_this_process(),
+        submission_id=submission_id,
     )
     content = owner.to_bytes()
     # What stands there decides: a lost reply makes a store say that ours was another's.
@@ -88,6 +94,7 @@ def read_owner(store: Store, epoch: int) -> Owner | None:
         pid=document["pid"] if isinstance(document.get("pid"), int) else 0,
         heartbeat_s=heartbeat_s if is_time else None,
         process=ProcessMark.from_json(document.get("process")),
+        submission_id=document.get("submission_id"),
     )
 
 
@@ -111,10 +118,24 @@ def write_result(store: Store, epoch: int, result: dict[str, Any]) -> None:
 def last_result(store: Store) -> dict[str, Any] | None:
     """The report of the highest epoch that made one; None if none did."""
     numbers = numbers_in(store.list_names(RESULTS_FOLDER))
-    if not numbers:
+    return read_result(store, numbers[-1]) if numbers else None
+
+
+def read_result(store: Store, epoch: int) -> dict[str, Any] | None:
+    """What this epoch reported; None if it reported nothing."""
+    try:
+        result: dict[str, Any] = json.loads(store.read(epoch_result(epoch)))
+    except ObjectMissing:
         return None
-    result: dict[str, Any] = json.loads(store.read(epoch_result(numbers[-1])))
     return result
+
+
+def owners_from_last(store: Store) -> Iterator[Owner]:
+    """Who took each epoch, the last first; read one by one."""
+    for number in range(last_epoch(store), 0, -1):
+        owner = read_owner(store, number)
+        if owner is not None:
+            yield owner
 
 
 def read_object(content: bytes) -> dict[str, Any]:

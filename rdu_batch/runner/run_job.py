@@ -45,6 +45,7 @@ from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.run_summary import Epoch, summary_of
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
+from rdu_batch.runner.submission import SUBMISSION_ID_ENV
 from rdu_batch.runner.takeover import wait_until_free
 from rdu_batch.runner.worker_seconds import WorkerSeconds
 from rdu_batch.storage.options_in_force import use_storage_options
@@ -200,7 +201,7 @@ class _JobRun:
             done = self._already_complete(store, identity)
             if done is not None:
                 return done
-            owner = take_epoch(store, last + 1, self._heartbeat_s)
+            owner = take_epoch(store, last + 1, self._heartbeat_s, os.environ.get(SUBMISSION_ID_ENV))
             if owner is not None:
                 return owner
 

@@ -1,0 +1,171 @@
+"""A Ray cluster's Jobs API, over HTTP; nothing of the cluster is joined.
+
+Promises: every request ends, by an answer or within ``REQUEST_TIMEOUT_S``; what a cluster cannot
+answer is a ``ClusterError``; a submission it does not know is None. Does not: judge what a
+submission came to (``submission.py``), or follow a log by a stream, which ends when a connection
+does and says nothing of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, TypeVar
+
+from rdu_batch.errors import ClusterError
+from rdu_batch.runner.submission import (
+    SHIPPED_JOB_FILE,
+    SUBMISSION_ID_ENV,
+    RayState,
+    RayStatus,
+    entrypoint,
+)
+
+REQUEST_TIMEOUT_S: Final = 30.0
+#: Where Ray's own client looks first, whatever address it is given.
+_ADDRESS_VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_NOT_FOUND: Final = 404
+
+Answer = TypeVar("Answer")
+
+
+class SubmissionExists(ClusterError):
+    """The cluster already has a submission of this id: another submitter was first."""
+
+
+class RayJobs:
+    """The submissions of one cluster."""
+
+    def __init__(self, address: str | None) -> None:
+        """Reach the cluster.
+
+        Args:
+            address: ``http://HOST:8265`` of its dashboard, or what ``ray.init`` takes; None follows
+                RAY_API_SERVER_ADDRESS and RAY_ADDRESS, then a cluster of this machine.
+
+        Raises:
+            ClusterError: it does not answer.
+        """
+        self._address = address
+        self._client: Any = self._asked(lambda: _open_client(address))
+
+    def state(self, submission_id: str) -> RayState | None:
+        """Where Ray says that a submission stands; None if Ray does not know it."""
+        found = self._asked(lambda: self._client.get_job_info(submission_id))
+        if found is None:
+            return None
+        return RayState(
+            RayStatus(str(found.status)),
+            found.message or "",
+            found.driver_exit_code,
+            found.metadata or {},
+        )
+
+    def ids(self) -> list[str]:
+        """Every submission that Ray remembers."""
+        found = self._asked(self._client.list_jobs) or []
+        return [job.submission_id for job in found if job.submission_id]
+
+    def submit(
+        self, submission_id: str, job_file: str, metadata: dict[str, str], python: str
+    ) -> None:
+        """Submit ``rdu-batch run`` of a job file.
+
+        Raises:
+            SubmissionExists: Ray has one of this id.
+            ClusterError: Ray does not answer, or refuses.
+        """
+        with TemporaryDirectory(prefix="rdu_batch_") as folder:
+            (Path(folder) / SHIPPED_JOB_FILE).write_text(job_file)
+            self._asked(
+                lambda: self._client.submit_job(
+                    entrypoint=entrypoint(python),
+                    submission_id=submission_id,
+                    # Ray shows both to whoever may ask it: no secret goes into either.
+                    metadata=metadata,
+                    runtime_env={
+                        "working_dir": folder,
+                        "env_vars": {SUBMISSION_ID_ENV: submission_id},
+                    },
+                )
+            )
+
+    def stop(self, submission_id: str) -> bool:
+        """Ask Ray to stop a submission; False if it had ended, or Ray does not know it."""
+        return bool(self._asked(lambda: self._client.stop_job(submission_id)))
+
+    def log(self, submission_id: str) -> str | None:
+        """All that its driver has printed; None if Ray does not know it."""
+        return self._asked(lambda: self._client.get_job_logs(submission_id))
+
+    def _asked(self, ask: Callable[[], Answer]) -> Answer | None:
+        from requests.exceptions import RequestException
+
+        try:
+            return ask()
+        except _Refused as refused:
+            if refused.status_code == _NOT_FOUND:
+                return None
+            if "already exists" in str(refused):
+                raise SubmissionExists(str(refused)) from refused
+            raise ClusterError(f"{self._place()} refused: {refused}") from refused
+        # What Ray's client raises for an address that it cannot reach is any of these.
+        except (RequestException, OSError, RuntimeError, ValueError) as error:
+            raise ClusterError(
+                f"{self._place()} does not answer: {_first_line(error)}. Name its dashboard with "
+                "--address http://HOST:8265, or in RAY_API_SERVER_ADDRESS; a cluster that wants a "
+                "token is reached with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            ) from error
+
+    def _place(self) -> str:
+        variables = (os.environ.get(name) for name in _ADDRESS_VARIABLES)
+        return f"Ray at {self._address or next(filter(None, variables), 'its default address')}"
+
+
+class _Refused(Exception):
+    """An answer of the server that is none of the good ones."""
+
+    def __init__(self, status_code: int, text: str) -> None:
+        self.status_code = status_code
+        super().__init__(f"HTTP {status_code}: {_last_line(text)}")
+
+
+def _open_client(address: str | None) -> Any:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        """Ray's, whose requests end."""
+
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            options.setdefault("timeout", REQUEST_TIMEOUT_S)
+            return super()._do_request(method, endpoint, **options)
+
+        def _raise_error(self, answer: Any) -> None:
+            raise _Refused(answer.status_code, answer.text)
+
+    with _address_alone(address):
+        return Client(address)
+
+
+@contextmanager
+def _address_alone(address: str | None) -> Iterator[None]:
+    """Inside, an address that is given counts: Ray's client would prefer the environment's."""
+    hidden = {name: os.environ.pop(name, None) for name in _ADDRESS_VARIABLES if address}
+    try:
+        yield
+    finally:
+        os.environ.update({name: text for name, text in hidden.items() if text is not None})
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
