@@ -38,6 +38,15 @@ class CiOutput:
             return replace(summary, exit=0)
         return summary
 
+    def judged_json(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for the JSON object of a run that ended elsewhere."""
+        code = told["exit"]
+        if self.fail_on == "any-dead" and told.get("dead") and code == 0:
+            code = EXIT_TOO_MANY_DEAD
+        if self.fail_on == "never" and code == EXIT_TOO_MANY_DEAD:
+            code = 0
+        return {**told, "exit": code}
+
     @contextmanager
     def telling_errors(self, name: str) -> Iterator[None]:
         """An error that ends the run is told in every place, too."""

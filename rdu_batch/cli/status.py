@@ -3,21 +3,57 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from rdu_batch.cli.submission_options import jobs_address
+from rdu_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from rdu_batch.runner.status import OutputStatus
+
 
 @click.command()
-@click.argument("output", metavar="OUTPUT")
-def status(output: str) -> int:
+@click.argument("target", metavar="OUTPUT|SUBMISSION_ID")
+@jobs_address
+def status(target: str, address: str | None) -> int:
     """Say where the output at URL OUTPUT stands: empty, unfinished or complete.
 
-    Reads the store only, so it works from any machine and while the job runs.
+    Of an output only the store is read, so it works from any machine and while the job runs. Of a
+    submission Ray is asked too; the output's is the word that counts.
     """
     from rdu_batch.runner.status import read_status
+    from rdu_batch.runner.submission import is_submission_id
     from rdu_batch.storage.store import open_store
 
-    found = read_status(open_store(output))
+    told: dict[str, object] = {}
+    if is_submission_id(target) and not Path(target).exists():
+        target, told = _submission(target, address)
+    found = read_status(open_store(target))
+    _show(found)
+    click.echo(json.dumps({**found.to_json(), **told}, ensure_ascii=False))
+    return 0
+
+
+def _submission(submission_id: str, address: str | None) -> tuple[str, dict[str, object]]:
+    """The output of a submission, and what Ray says of it."""
+    from rdu_batch.runner.ray_jobs import RayJobs
+    from rdu_batch.runner.submitting import OUTPUT
+
+    state = RayJobs(address).state(submission_id)
+    output = state.metadata.get(OUTPUT) if state else None
+    if state is None or output is None:
+        raise UsageError(
+            f"Ray knows no submission {submission_id} of ours; `ray job list` lists them. To ask "
+            f"for an output in a folder of this name, write ./{submission_id}"
+        )
+    click.echo(f"{submission_id}: Ray says {state.status}", err=True)
+    return output, {"submission_id": submission_id, "ray_status": str(state.status)}
+
+
+def _show(found: OutputStatus) -> None:
     click.echo(f"{found.output}: {found.state}", err=True)
     if found.name is not None:
         click.echo(f"  job     {found.name}", err=True)
@@ -43,5 +79,3 @@ def status(output: str) -> int:
                 "command resumes it",
                 err=True,
             )
-    click.echo(json.dumps(found.to_json(), ensure_ascii=False))
-    return 0

@@ -103,6 +103,7 @@ class RayJobs:
         return self._asked(lambda: self._client.get_job_logs(submission_id))
 
     def _asked(self, ask: Callable[[], Answer]) -> Answer | None:
+        from ray.exceptions import RayError
         from requests.exceptions import RequestException
 
         try:
@@ -114,7 +115,7 @@ class RayJobs:
                 raise SubmissionExists(str(refused)) from refused
             raise ClusterError(f"{self._place()} refused: {refused}") from refused
         # What Ray's client raises for an address that it cannot reach is any of these.
-        except (RequestException, OSError, RuntimeError, ValueError) as error:
+        except (RayError, RequestException, OSError, RuntimeError, ValueError) as error:
             raise ClusterError(
                 f"{self._place()} does not answer: {_first_line(error)}. Name its dashboard with "
                 "--address http://HOST:8265, or in RAY_API_SERVER_ADDRESS; a cluster that wants a "

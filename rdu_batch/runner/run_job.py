@@ -201,7 +201,9 @@ class _JobRun:
             done = self._already_complete(store, identity)
             if done is not None:
                 return done
-            owner = take_epoch(store, last + 1, self._heartbeat_s, os.environ.get(SUBMISSION_ID_ENV))
+            owner = take_epoch(
+                store, last + 1, self._heartbeat_s, os.environ.get(SUBMISSION_ID_ENV)
+            )
             if owner is not None:
                 return owner
 

@@ -22,8 +22,12 @@ SUBMISSION_ID_ENV: Final = "RDU_BATCH_SUBMISSION_ID"
 #: The name under which the job file is shipped.
 SHIPPED_JOB_FILE: Final = "job.yaml"
 
+#: The state of a submission that found nothing to do.
+ALREADY_COMPLETE: Final = "already complete"
+
 _ID = re.compile(r"[a-z0-9][a-z0-9-]*-[1-9][0-9]*")
 #: Exit codes by which a driver says why it took no epoch (see ``errors.py``).
+_TOO_MANY_DEAD: Final = 5
 _TOLD_BY_DRIVER: Final = frozenset({2, 3, 4, 6, 8, 10, 12, 13, 14})
 
 
@@ -60,7 +64,17 @@ def entrypoint(python: str) -> str:
     Args:
         python: the interpreter there.
     """
-    words = [python, "-m", "rdu_batch", "run", SHIPPED_JOB_FILE, "--address", "auto", "--ci", "none"]
+    words = [
+        python,
+        "-m",
+        "rdu_batch",
+        "run",
+        SHIPPED_JOB_FILE,
+        "--address",
+        "auto",
+        "--ci",
+        "none",
+    ]
     # exec: Ray's stop reaches the driver itself, not a shell in front of it.
     return "exec " + shlex.join(words)
 
@@ -134,6 +148,8 @@ def ending_of(ray: RayState | None, store: StoreState) -> Ending | None:
     if store.epoch is not None:
         message = "its driver was killed before it could report; what is finished is kept"
         return Ending(12, "killed", f"{message} ({_oneline(ray.message)})", is_worth_another=True)
+    if ray.exit_code == _TOO_MANY_DEAD and store.is_complete:
+        return Ending(_TOO_MANY_DEAD, ALREADY_COMPLETE, "")
     if ray.exit_code in _TOLD_BY_DRIVER:
         return Ending(ray.exit_code, "failed", "its driver says why in the log")
     if ray.exit_code in (None, -9, -15, 137, 143):
@@ -158,7 +174,7 @@ def _succeeded(store: StoreState) -> Ending:
         message = "Ray says that it succeeded, but its driver reported nothing"
         return Ending(12, "killed", message, is_worth_another=True)
     if store.is_complete:
-        return Ending(0, "already complete", "")
+        return Ending(0, ALREADY_COMPLETE, "")
     message = (
         "Ray says that it succeeded, but the output is not complete; does the cluster see the same "
         "store, or was the output deleted since?"

@@ -1,0 +1,88 @@
+"""What the verbs about submissions share: the cluster's address, and waiting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rdu_batch.errors import WaitEnded
+from rdu_batch.report.ci_text import without_commands
+
+if TYPE_CHECKING:
+    from rdu_batch.cli.ci_options import CiOutput
+    from rdu_batch.runner.submitting import Jobs
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def jobs_address(command: Command) -> Command:
+    """Add ``--address`` of a cluster's Jobs API to a command."""
+    return click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="The cluster's dashboard, such as http://HOST:8265, or auto. "
+        "[default: RAY_API_SERVER_ADDRESS, then RAY_ADDRESS, then one of this machine]",
+    )(command)
+
+
+def wait_options(command: Command) -> Command:
+    """Add ``--timeout`` to a command."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="Wait no longer (exit 11); the job goes on.",
+    )(command)
+
+
+def wait_and_tell(
+    jobs: Jobs,
+    submission_id: str,
+    output_url: str | None,
+    *,
+    timeout_s: float | None,
+    ci_output: CiOutput,
+    may_submit_again: bool = False,
+) -> int | None:
+    """Wait for a submission and say how it ended.
+
+    Returns:
+        Its exit code; None if its driver was killed and ``may_submit_again``.
+
+    Raises:
+        WaitEnded: the time is over, or Ctrl-C; the job goes on.
+        RduBatchError: see ``submitting.wait_for``.
+    """
+    from rdu_batch.runner.submitting import OUTPUT, told, wait_for
+
+    try:
+        ending = wait_for(
+            jobs,
+            submission_id,
+            output_url,
+            timeout_s=timeout_s,
+            tell=lambda text: click.echo(f"rdu-batch: {text}", err=True),
+            tell_log=lambda text: click.echo(without_commands(text), err=True, nl=False),
+        )
+    except KeyboardInterrupt:
+        raise WaitEnded(
+            f"the wait was interrupted; {submission_id} goes on. Wait again with `rdu-batch wait "
+            f"{submission_id}`, or stop it with `rdu-batch stop {submission_id}`"
+        ) from None
+    if ending.is_worth_another and may_submit_again:
+        click.echo(f"rdu-batch: {submission_id}: {ending.message}; submitting again", err=True)
+        return None
+    if output_url is None:
+        state = jobs.state(submission_id)
+        output_url = state.metadata.get(OUTPUT) if state else None
+    document = ci_output.judged_json(told(submission_id, output_url, ending))
+    line = f"{submission_id}: {document['state']}, exit {document['exit']}"
+    message = f": {ending.message}" if ending.message else ""
+    click.echo(without_commands(f"rdu-batch: {line}{message}"), err=True)
+    ci_output.tell(document, submission_id)
+    click.echo(json.dumps(document, ensure_ascii=False))
+    code: int = document["exit"]
+    return code
