@@ -279,9 +279,12 @@ def check_same_job(plan: Plan, decides: dict[str, Any], store: Store) -> None:
 def _check_not_own_output(listed: Iterable[ListedFile], output_url: str) -> None:
     """Refuse inputs that lie in the output folder: parts would become inputs of the next plan."""
     output = open_store(output_url)
-    prefix = output.join("x")[:-1]
+    prefix, shipped = (
+        output.join("x")[:-1],
+        output.join(f"{run_paths.SHIPPED_INPUTS_FOLDER}/x")[:-1],
+    )
     for file in listed:
-        if file.url.startswith(prefix):
+        if file.url.startswith(prefix) and not file.url.startswith(shipped):
             raise InputError(
                 f"the input {file.url} lies in the output folder {output.url}, whose parts would "
                 "become inputs; choose another output.url, or leave its folder out of the inputs"

@@ -19,6 +19,8 @@ PLAN = "_run/plan.json"
 INDEX_FOLDER = "_run/index"
 #: Folder of large compressed inputs, cut anew into pieces that can be read alone.
 RECUT_FOLDER = "_run/recut"
+#: Folder of inputs that were files of the machine that submitted the job.
+SHIPPED_INPUTS_FOLDER = "_run/inputs"
 #: Folder of what is known of sessions that died; for people.
 FORENSICS_FOLDER = "_run/forensics"
 #: What a job produced; written when every shard is committed.

@@ -136,8 +136,10 @@ class _Refused(Exception):
 
 
 def _open_client(address: str | None) -> Any:
-    logging.getLogger("ray").setLevel(logging.ERROR)
     from ray.job_submission import JobSubmissionClient
+
+    # It says at INFO that a package is uploaded, by a level of its own.
+    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):
         """Ray's, whose requests end."""

@@ -22,8 +22,6 @@ REUSED = "_run/reused.json"
 ROW_DIGESTS_FOLDER = "_run/row_digests"
 SEGMENTS_FOLDER = "_run/segments"
 SEALED_FOLDER = "_run/sealed"
-#: Inputs of the machine that submitted the job.
-SHIPPED_INPUTS_FOLDER = "_run/inputs"
 
 _SEGMENT = re.compile(
     r"_run/segments/(?P<shard>\d+)/(?P<first>\d+)-(?P<end>\d+)"

@@ -1,9 +1,9 @@
-"""What a cluster needs of a job and lies on the machine that submits it: the job file, local inputs.
+"""What a cluster needs of a job and lies on the submitter's machine: job file and local inputs.
 
-Local inputs go to the output's own store, under the digest of their content: each node can read them
-there, and so can a later submission that goes on, on another cluster too. The job file goes with the
-submission, filled in: no date, no override is left to be given again. Secrets are in neither: a
-job file refers to them by ``${ENV:NAME}``, and is shipped with the reference.
+Local inputs go to the output's own store, under the digest of their content: each node can read
+them there, and so can a later submission that goes on, on another cluster too. The job file goes
+with the submission, filled in: no date, no override is left to be given again. Secrets are in
+neither: a job file refers to them by ``${ENV:NAME}``, and is shipped with the reference.
 
 Does not: ship an artifact, or an output to resume from: those lie in a store, or at the same
 absolute path on every node. An input on every node is named as ``file:///path``.
@@ -20,9 +20,9 @@ import yaml
 
 from rdu_batch.dataset.listing import ListedFile, list_inputs
 from rdu_batch.errors import UsageError
+from rdu_batch.job.run_paths import SHIPPED_INPUTS_FOLDER
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.runner.job_context import with_absolute_urls
-from rdu_batch.runner.run_layout import SHIPPED_INPUTS_FOLDER
 from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.store import Store, open_store
 from rdu_batch.storage.urls import split_pattern

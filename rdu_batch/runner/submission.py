@@ -1,15 +1,17 @@
 """What a submission to a Ray cluster is called, and what it came to. Pure.
 
-A submission is one try of a job under Ray's Jobs API. Its id is the job's name, its logical date and
-the number of the try, so that whoever submits the same day again finds the submission that is there.
+A submission is one try of a job under Ray's Jobs API. Its id is the job's name, its logical date
+and the number of the try, so that whoever submits the same day again finds the submission that is
+there.
 
-What it came to is told by the output's store: by the result of the driver epoch that this submission
-took. Ray's own word only helps where a driver never came to an epoch, or was killed in it. A log
-stream tells nothing.
+What it came to is told by the output's store: by the result of the driver epoch that this
+submission took. Ray's own word only helps where a driver never came to an epoch, or was killed in
+it. A log stream tells nothing.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -163,7 +165,7 @@ def _reported(result: Mapping[str, Any]) -> Ending:
     code = result.get("exit")
     if "error" in result:
         message = str(result.get("message", result["error"]))
-        state = "stopped" if code == 12 else "failed"  # noqa: PLR2004 - see errors.py
+        state = "stopped" if code == 12 else "failed"
         return Ending(int(code or 1), state, message, result)
     return Ending(int(code if code is not None else 1), str(result.get("state")), "", result)
 
@@ -180,6 +182,22 @@ def _succeeded(store: StoreState) -> Ending:
         "store, or was the output deleted since?"
     )
     return Ending(1, "failed", message)
+
+
+def message_in(log: str, exit_code: int) -> str | None:
+    """Why a driver ended, in its own words; None if its last line does not fit the exit code.
+
+    Only to explain an ending that is known already.
+    """
+    last_line = log.rstrip().rpartition("\n")[2]
+    try:
+        document = json.loads(last_line)
+    except ValueError:
+        return None
+    if not isinstance(document, dict) or document.get("exit") != exit_code:
+        return None
+    message = document.get("message")
+    return message if isinstance(message, str) else None
 
 
 def _oneline(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from rdu_batch.errors import ClusterError, OutputMismatch, WaitEnded
@@ -26,6 +26,7 @@ from rdu_batch.runner.submission import (
     StoreState,
     ending_of,
     last_attempt,
+    message_in,
     submission_id,
 )
 from rdu_batch.storage.store import Store, open_store
@@ -191,7 +192,7 @@ class _Waiting:
     ) -> None:
         self._jobs, self._id, self._output_url = jobs, wanted_id, output_url
         self._tell, self._tell_log, self._now_s = tell, tell_log, now_s
-        self._num_told = 0
+        self._log, self._num_told = "", 0
         self._silent_since_s: float | None = None
         self._store_asked_s = now_s()
 
@@ -218,7 +219,7 @@ class _Waiting:
         if not ray.status.is_ended and now_s - self._store_asked_s < STORE_POLL_S:
             return None
         self._store_asked_s = now_s
-        return ending_of(ray, self._store_state())
+        return self._explained(ending_of(ray, self._store_state()))
 
     def _without_cluster(
         self, now_s: float, patience_s: float, error: ClusterError
@@ -240,11 +241,17 @@ class _Waiting:
         return store_state(open_store(self._output_url), self._id)
 
     def _pass_on_log(self) -> None:
-        log = self._jobs.log(self._id) or ""
-        end = log.rfind("\n") + 1
+        self._log = self._jobs.log(self._id) or ""
+        end = self._log.rfind("\n") + 1
         if end > self._num_told:
-            self._tell_log(log[self._num_told : end])
+            self._tell_log(self._log[self._num_told : end])
             self._num_told = end
+
+    def _explained(self, ending: Ending | None) -> Ending | None:
+        if ending is None or ending.result is not None or not ending.exit:
+            return ending
+        message = message_in(self._log, ending.exit)
+        return replace(ending, message=message) if message else ending
 
 
 def told(wanted_id: str, output_url: str | None, ending: Ending) -> dict[str, Any]:
