@@ -1,0 +1,223 @@
+"""Jobs submitted to a real Ray cluster of three nodes, and what may be killed meanwhile."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("three_nodes")]
+
+DAYS = ("2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23")
+#: How long a row of each day takes: as long as must be left when something is killed or stopped.
+ROW_S = (0.05, 0.001, 0.02, 0.12)
+#: Small: three nodes share a machine.
+STORE_BYTES = 80 << 20
+
+
+class ThreeNodes:
+    """A head without workers and two nodes of one worker each."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={**head, "object_store_memory": STORE_BYTES}
+        )
+        self.nodes = [self.add_node(), self.add_node()]
+        self.url = f"http://127.0.0.1:{port}"
+
+    def add_node(self):
+        return self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+
+    def kill_node(self, node):
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self):
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One for all tests here; its drivers beat faster than in production."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    patch.setenv("RDU_BATCH_HEARTBEAT_S", "0.25")
+    patch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "20")
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        patch.delenv(name, raising=False)
+    nodes = ThreeNodes()
+    yield nodes
+    nodes.close()
+    patch.undo()
+
+
+@pytest.fixture
+def daily(job, make_lines, cluster):
+    """One job file for every day, its input a relative path, as a person writes it."""
+    for index, (day, row_s) in enumerate(zip(DAYS, ROW_S, strict=True)):
+        text = f'"text": "[[fake:sleep {row_s}]]{day} '.encode()
+        lines = [line.replace(b'"text": "', text) for line in make_lines(120 + index)]
+        (job.folder / "in" / day).mkdir(parents=True)
+        rows = b"".join(line + b"\n" for line in lines)
+        (job.folder / "in" / day / "rows.jsonl").write_bytes(rows)
+    job.write(
+        [],
+        name="daily",
+        input={"urls": ["in/{date}/*.jsonl"], "id_field": "id"},
+        output={"url": "out/{date}", "rows_per_shard": 7},
+        workers={"cpus": 1},
+    )
+    return Daily(job, cluster)
+
+
+class Daily:
+    """The verbs, in processes of their own."""
+
+    def __init__(self, job, cluster):
+        self.job, self.cluster = job, cluster
+        # Ids are of a cluster; this one is shared by the tests.
+        self.name = f"daily-{os.getpid()}-{id(self):x}"[-40:].replace("_", "-")
+
+    def start(self, verb, *arguments):
+        command = self.job.command(verb, *arguments, "--address", self.cluster.url)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.job.folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    def submit(self, day, *arguments):
+        named = ("--set", f"name={self.name}")
+        return self.start("submit", self.job.path, "--date", day, *named, *arguments)
+
+    def end(self, process, timeout_s=120):
+        """Exit code, last JSON line, standard error."""
+        stdout, stderr = process.communicate(timeout=timeout_s)
+        assert stdout, stderr
+        told = json.loads(stdout.splitlines()[-1])
+        assert told["exit"] == process.returncode, stderr
+        return process.returncode, told, stderr
+
+    def id_of(self, day, attempt=1):
+        return f"{self.name}-{day}-{attempt}"
+
+    def out(self, day):
+        return self.job.folder / "out" / day
+
+    def until(self, day, pattern):
+        """Wait until the output of a day holds such an object."""
+        deadline_s = time.monotonic() + 60
+        while not (found := sorted(self.out(day).glob(pattern))):
+            assert time.monotonic() < deadline_s, f"no {pattern} within a minute"
+            time.sleep(0.01)
+        return found
+
+    def parts(self, day):
+        return {path.name: path.read_bytes() for path in self.out(day).glob("part-*")}
+
+    def undisturbed(self, day, into):
+        """The parts of the same rows by one process without Ray."""
+        command = self.job.command("run", self.job.path, "--date", day, "--executor", "inline")
+        subprocess.run(
+            [*command, "--set", f"output.url={into}"],
+            check=True,
+            capture_output=True,
+            cwd=self.job.folder,
+        )
+        return {path.name: path.read_bytes() for path in into.glob("part-*")}
+
+
+def test_a_killed_submitter_and_a_killed_node_change_nothing_and_wait_tells_how_it_ended(
+    daily, cluster, tmp_path
+):
+    """The submission is the cluster's; whoever waits gets its result, on the next day another's."""
+    first, second, _, _ = DAYS
+    submitter = daily.submit(first)
+    daily.until(first, "_run/commits/*")
+    submitter.kill()
+    submitter.communicate()
+    code, told, stderr = daily.end(daily.start("wait", daily.id_of(first), "--timeout", "0.1"))
+    assert (code, told["error"]) == (11, "WaitEnded"), stderr
+    cluster.kill_node(cluster.nodes.pop())
+    code, told, stderr = daily.end(daily.start("wait", daily.id_of(first)))
+    assert (code, told["state"], told["rows"]) == (0, "complete", 120), stderr
+    assert (told["submission_id"], told["workers_lost"]) == (daily.id_of(first), 1)
+    assert daily.parts(first) == daily.undisturbed(first, tmp_path / "calm")
+    cluster.nodes.append(cluster.add_node())
+
+    # The same day again finds it; the next day is a submission, and a result, of its own.
+    code, told, stderr = daily.end(daily.submit(first))
+    assert (code, told["submission_id"], told["rows"]) == (0, daily.id_of(first), 120), stderr
+    code, told, stderr = daily.end(daily.submit(second))
+    assert (code, told["submission_id"], told["rows"]) == (0, daily.id_of(second), 121), stderr
+    assert daily.parts(second).keys() == {f"part-{n:05d}-of-00018.jsonl" for n in range(18)}
+
+    _, told, _ = daily.end(daily.start("status", daily.id_of(second)))
+    assert (told["state"], told["ray_status"], told["rows"]) == ("complete", "SUCCEEDED", 121)
+    log, _ = daily.start("logs", daily.id_of(second)).communicate(timeout=60)
+    assert "121 rows of 1 file in 18 shards" in log
+
+
+def test_a_killed_driver_is_submitted_again_and_goes_on(daily, tmp_path):
+    """Of the killed one `wait` says 12, though nothing but Ray could report it."""
+    day = DAYS[2]
+    submitter = daily.submit(day)
+    daily.until(day, "_run/commits/*")
+    (owner,) = daily.until(day, "_run/drivers/000001.json")
+    os.kill(json.loads(owner.read_bytes())["pid"], signal.SIGKILL)
+    code, told, stderr = daily.end(submitter)
+    assert (code, told["state"], told["rows"]) == (0, "complete", 122), stderr
+    assert (told["submission_id"], told["rows_resumed"] > 0) == (daily.id_of(day, 2), True)
+    assert daily.parts(day) == daily.undisturbed(day, tmp_path / "calm")
+    code, told, stderr = daily.end(daily.start("wait", daily.id_of(day, 1)))
+    assert (code, told["state"]) == (12, "killed"), stderr
+
+
+def test_a_stopped_submission_is_never_a_success_and_the_next_one_goes_on(daily):
+    """`stop` asks; `wait` says 12; the same submit is a new attempt."""
+    day = DAYS[3]
+    code, told, stderr = daily.end(daily.submit(day, "--detach"))
+    assert (code, told["state"]) == (0, "submitted"), stderr
+    daily.until(day, "_run/commits/*")
+
+    other = daily.submit(day, "--detach", "--set", "generation.max_new_tokens=3")
+    code, told, stderr = daily.end(other)
+    assert (code, told["error"]) == (3, "OutputMismatch"), stderr
+
+    assert daily.end(daily.start("stop", daily.id_of(day)))[1]["stopping"] is True
+    code, told, stderr = daily.end(daily.start("wait", daily.id_of(day)))
+    assert (code, told["state"]) == (12, "stopped"), stderr
+    assert not (daily.out(day) / "_SUCCESS").exists()
+    code, told, stderr = daily.end(daily.submit(day))
+    assert (code, told["submission_id"]) == (0, daily.id_of(day, 2)), stderr
+    assert told["rows"] == 123
+
+
+def test_a_cluster_that_does_not_answer_is_exit_13(job, make_lines):
+    """The message says which address was tried and how to name another."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    job.write(make_lines(3))
+    done = subprocess.run(
+        job.command("submit", job.path, "--address", f"http://127.0.0.1:{port}"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 13
+    assert f"127.0.0.1:{port} does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
