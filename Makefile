@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # Much of a test's time is waiting for processes; tests/conftest.py keeps together what shares work.
-SIDE_BY_SIDE := -n 3 --dist loadgroup
+SIDE_BY_SIDE := -n 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-servers bench check format clean
