@@ -24,7 +24,7 @@ MAY_IMPORT = {
         *("zstandard", "pyarrow"),  # what parts are packed with
         *("yaml", "requests"),  # a job file that is shipped; what Ray's HTTP client raises
     },
-    "report": {"job", "storage", "rich"},
+    "report": {"job", "storage", "rich", "yaml"},
     "cli": {"api", "job", "storage", "dataset", "sessions", "runner", "report", "click"},
 }
 #: Packages that cost seconds: no verb loads one before it needs it.

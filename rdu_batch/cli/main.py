@@ -54,6 +54,7 @@ VERBS = {
         "completions",
         "print what a shell needs to complete verbs and options",
     ),
+    "render": ("rdu_batch.cli.render", "render", "write a job as manifests for Kubernetes"),
     "schema": ("rdu_batch.cli.schema", "schema", "print the JSON Schema of job files"),
 }
 
