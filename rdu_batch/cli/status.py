@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rdu_batch.cli.submission_options import jobs_address
-from rdu_batch.errors import UsageError
+from rdu_batch.errors import Interrupted, UsageError
+from rdu_batch.report.summary import EXIT_TOO_MANY_DEAD
 
 if TYPE_CHECKING:
     from rdu_batch.runner.status import OutputStatus
+    from rdu_batch.storage.store import Store
 
 
 @click.command()
 @click.argument("target", metavar="OUTPUT|SUBMISSION_ID")
 @jobs_address
-def status(target: str, address: str | None) -> int:
+@click.option(
+    "--exit-code",
+    "tells_by_code",
+    is_flag=True,
+    help="End with 0 only if the output is complete, else as its last run did, or with 12.",
+)
+@click.option(
+    "--watch",
+    "watch_s",
+    type=click.FloatRange(min=1),
+    is_flag=False,
+    flag_value=10.0,
+    metavar="[SECONDS]",
+    help="Look again, every 10 seconds unless told, until it is complete or its run ended.",
+)
+def status(target: str, address: str | None, tells_by_code: bool, watch_s: float | None) -> int:
     """Say where the output at URL OUTPUT stands: empty, unfinished or complete.
 
     Of an output only the store is read, so it works from any machine and while the job runs. Of a
@@ -31,10 +50,51 @@ def status(target: str, address: str | None) -> int:
     told: dict[str, object] = {}
     if is_submission_id(target) and not Path(target).exists():
         target, told = _submission(target, address)
-    found = read_status(open_store(target))
+    store = open_store(target)
+    found = read_status(store)
     _show(found)
-    click.echo(json.dumps({**found.to_json(), **told}, ensure_ascii=False))
-    return 0
+    if watch_s is not None:
+        found = _watch(store, found, watch_s)
+    code = _code_of(found) if tells_by_code else 0
+    click.echo(json.dumps({**found.to_json(), **told, "exit": code}, ensure_ascii=False))
+    return code
+
+
+def _watch(store: Store, found: OutputStatus, watch_s: float) -> OutputStatus:
+    """Look again and again until the output is complete, or no driver lives that works on it."""
+    from rdu_batch.runner.heartbeat import HEARTBEAT_S, takeover_s
+    from rdu_batch.runner.status import read_status
+
+    moved_s = time.monotonic()
+    while found.state != "complete":
+        driver = found.driver
+        if driver is not None and driver.state != "unknown":
+            break
+        if driver is not None and time.monotonic() - moved_s > takeover_s(HEARTBEAT_S):
+            click.echo("  its heartbeat stands still: no driver is at it any more", err=True)
+            break
+        time.sleep(watch_s)
+        found = read_status(store)
+        if found.driver != driver:
+            moved_s = time.monotonic()
+        click.echo(_line(found), err=True)
+    return found
+
+
+def _line(found: OutputStatus) -> str:
+    percent = 100.0 * found.rows_durable / found.rows if found.rows else 100.0
+    return (
+        f"  {dt.datetime.now():%H:%M:%S}  {found.state}: {found.rows_durable:,} of {found.rows:,} "  # noqa: DTZ005
+        f"rows durable ({percent:.1f}%), {found.shards_committed:,} of {found.shards:,} shards "
+        f"committed"
+    )
+
+
+def _code_of(found: OutputStatus) -> int:
+    last = found.last_result or {}
+    if found.state == "complete":
+        return EXIT_TOO_MANY_DEAD if last.get("exit") == EXIT_TOO_MANY_DEAD else 0
+    return int(last.get("exit") or Interrupted.exit_code)
 
 
 def _submission(submission_id: str, address: str | None) -> tuple[str, dict[str, object]]:

@@ -132,3 +132,32 @@ def test_long_values_are_cut_to_where_they_differ():
     assert cut_there.endswith("...")
     assert len(cut_there) < 120
     assert _around("same", "same and more") == ("same", "same and more")
+
+
+def test_status_tells_by_its_exit_code_only_when_asked(finished, tmp_path):
+    """0 only for a complete output; what was never run is 12, as what was stopped."""
+    assert rdu_batch("status", finished / "out", "--exit-code").returncode == 0
+    done = rdu_batch("status", tmp_path / "nothing", "--exit-code")
+    assert (done.returncode, last_json(done)["exit"]) == (12, 12)
+    assert rdu_batch("status", tmp_path / "nothing").returncode == 0
+
+
+def test_status_watches_until_the_job_is_complete(finished):
+    """From the store alone, in another process than the job's."""
+    rows = [json.dumps({"text": f"[[fake:sleep 0.1]] {n}"}) for n in range(20)]
+    (finished / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    url, job = finished / "watched", finished / "job.yaml"
+    command = [sys.executable, "-m", "rdu_batch"]
+    run = ["run", job, "--executor", "inline", "--set", f"output.url={url}"]
+    job_run = subprocess.Popen(
+        [*command, *map(str, run), "--set", "output.rows_per_shard=4"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    done = rdu_batch("status", url, "--watch", "1")
+    assert job_run.wait() == 0
+    assert (done.returncode, last_json(done)["state"]) == (0, "complete"), done.stderr
+    assert "unfinished: " in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(
+        "20 of 20 rows durable (100.0%), 5 of 5 shards committed"
+    )
