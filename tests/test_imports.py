@@ -76,7 +76,13 @@ def test_only_the_ray_executor_and_the_way_to_it_import_ray():
         for _, path in _files()
         if any(name.split(".")[0] == "ray" for name in _imports(path))
     }
-    assert users == {"ray_connection.py", "ray_counting.py", "ray_executor.py", "ray_jobs.py"}
+    assert users == {
+        "ray_connection.py",
+        "ray_counting.py",
+        "ray_executor.py",
+        "ray_jobs.py",
+        "ray_metrics.py",
+    }
 
 
 @pytest.mark.parametrize(("package", "user"), [("sambaflow", "flow"), ("rdu_engine", "engine")])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from rdu_batch.errors import StoppedEarly
+from rdu_batch.report.metrics import MetricsSink, NoMetrics
 from rdu_batch.report.progress import Progress, Snapshot
 from rdu_batch.runner.actions import Action, Assign, Dismiss, Finish, GiveUp, StartWorker
 from rdu_batch.runner.executor import (
@@ -41,6 +42,7 @@ class Driver:
         rows_done_before: rows that earlier epochs made durable, for progress.
         num_wanted: how many workers there should be now; None where that never changes.
         owns: whether this epoch still counts; False where that is unknown (see ``Heartbeat.owns``).
+        metrics: where its numbers go; None for nowhere.
         now_s: monotonic seconds.
     """
 
@@ -55,6 +57,7 @@ class Driver:
         rows_done_before: int,
         num_wanted: Callable[[], int] | None = None,
         owns: Callable[[], bool] = lambda: True,
+        metrics: MetricsSink | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
@@ -65,6 +68,7 @@ class Driver:
         self._rows_done_before = rows_done_before
         self._num_wanted = num_wanted
         self._owns = owns
+        self._metrics = metrics or NoMetrics()
         self._now_s = now_s
         self._started_s = self._last_count_s = now_s()
         self._ready_since_s: float | None = None
@@ -153,6 +157,7 @@ class Driver:
             self._ledger.ready(event.worker_id, now_s)
         elif isinstance(event, TaskDone):
             self._ledger.answer(event.worker_id, event.answer.spent, now_s, counts=counts)
+            self._metrics.lease_ended(event.answer.spent.total_s)
         elif isinstance(event, WorkerLost):
             kept = event.done.spent if event.done is not None and counts else TimeSpent()
             self._ledger.lose(event.worker_id, kept, now_s)
@@ -194,17 +199,17 @@ class Driver:
     def _show(self) -> None:
         totals, plan = self._scheduler.leased_totals, self._scheduler.plan
         now_s = self._now_s()
-        self._progress.update(
-            Snapshot(
-                elapsed_s=now_s - self._started_s,
-                rows=plan.num_rows,
-                rows_done=self._rows_done_before + totals.rows,
-                rows_done_before=self._rows_done_before,
-                dead=totals.dead,
-                generated_tokens=totals.generated_tokens,
-                shards=plan.num_shards,
-                shards_committed=self._scheduler.num_shards_committed,
-                workers=self._scheduler.num_workers_alive,
-                working_s=now_s - self._ready_since_s if self._ready_since_s is not None else 0.0,
-            )
+        snapshot = Snapshot(
+            elapsed_s=now_s - self._started_s,
+            rows=plan.num_rows,
+            rows_done=self._rows_done_before + totals.rows,
+            rows_done_before=self._rows_done_before,
+            dead=totals.dead,
+            generated_tokens=totals.generated_tokens,
+            shards=plan.num_shards,
+            shards_committed=self._scheduler.num_shards_committed,
+            workers=self._scheduler.num_workers_alive,
+            working_s=now_s - self._ready_since_s if self._ready_since_s is not None else 0.0,
         )
+        self._progress.update(snapshot)
+        self._metrics.show(snapshot)

@@ -1,7 +1,7 @@
-"""The report page of a finished run, kept beside its progress in the output.
+"""The report page and the numbers of a finished run, kept beside its progress in the output.
 
-It is written after everything that counts: a job whose page cannot be written has ended all the
-same.
+They are written after everything that counts: a job whose page cannot be written has ended all
+the same.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rdu_batch.errors import RduBatchError
+from rdu_batch.report.metrics import openmetrics_of
 from rdu_batch.report.page import render_page
 from rdu_batch.report.summary import COMPLETE
 from rdu_batch.runner.page_facts import read_page_facts
-from rdu_batch.runner.run_layout import REPORT_PAGE
+from rdu_batch.runner.run_layout import OPENMETRICS, REPORT_PAGE
 from rdu_batch.storage.store import open_store
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 
 def keep_page(summary: Summary, say: Callable[[str], object]) -> None:
-    """Write ``_run/report.html`` of a run that came to its end; nothing where it found it there.
+    """Write ``_run/report.html`` and ``_run/openmetrics.txt`` of a run that came to its end.
 
-    ``say`` is told, in a line for people, what prevented it.
+    Nothing where it found the job complete. ``say`` is told, in a line for people, what prevented
+    it.
     """
     if summary.state != COMPLETE:
         return
@@ -32,6 +34,7 @@ def keep_page(summary: Summary, say: Callable[[str], object]) -> None:
         store = open_store(summary.output)
         page = render_page(read_page_facts(store))
         store.put_whole(REPORT_PAGE, page.encode())
+        store.put_whole(OPENMETRICS, openmetrics_of(summary).encode())
     except RduBatchError as error:
         say(
             f"the page {REPORT_PAGE} was not written: {error}; the job is complete all the same, "

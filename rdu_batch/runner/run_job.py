@@ -21,6 +21,7 @@ from rdu_batch.errors import (
 )
 from rdu_batch.job.plan import Plan
 from rdu_batch.job.spec import JobSpec
+from rdu_batch.report.metrics import MetricsSink
 from rdu_batch.report.progress import Progress
 from rdu_batch.report.summary import COMPLETE, Summary
 from rdu_batch.report.wording import counted
@@ -39,6 +40,7 @@ from rdu_batch.runner.outlook import predict_run
 from rdu_batch.runner.parents import check_parent, parent_in
 from rdu_batch.runner.part_formats import check_can_pack
 from rdu_batch.runner.ray_counting import ray_counting
+from rdu_batch.runner.ray_metrics import RayMetrics
 from rdu_batch.runner.resume import look_back
 from rdu_batch.runner.retry_seed import RetrySeed
 from rdu_batch.runner.run_layout import PROBE_FOLDER
@@ -249,7 +251,8 @@ class _JobRun:
                     num_workers=scheduler.num_workers,
                 )
                 rows_done_before = plan.num_rows - left.num_pending_rows
-                self._drive(scheduler, workers, rows_done_before, heartbeat)
+                metrics = RayMetrics(self._spec.name) if executor == "ray" else None
+                self._drive(scheduler, workers, rows_done_before, heartbeat, metrics)
                 epoch.leased = scheduler.leased_totals
                 epoch.num_workers = scheduler.num_workers
                 epoch.num_workers_lost = scheduler.num_workers_lost
@@ -267,6 +270,7 @@ class _JobRun:
         executor: Executor,
         rows_done_before: int,
         heartbeat: Heartbeat,
+        metrics: MetricsSink | None,
     ) -> None:
         workers = self._spec.workers
         self._progress.phase(f"starting {counted(scheduler.num_workers, 'worker')}")
@@ -281,6 +285,7 @@ class _JobRun:
             rows_done_before=rows_done_before,
             num_wanted=num_wanted,
             owns=heartbeat.owns,
+            metrics=metrics,
         )
         try:
             driver.run()

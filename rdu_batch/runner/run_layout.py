@@ -14,6 +14,8 @@ CANARY = "_run/canary.json"
 COMMITS_FOLDER = "_run/commits"
 DRIVERS_FOLDER = "_run/drivers"
 PROBE_FOLDER = "_run/probe"
+#: The numbers of the last run that came to its end, for a collector of text files.
+OPENMETRICS = "_run/openmetrics.txt"
 #: For people; written when a run came to its end, by whoever asked for the run.
 REPORT_PAGE = "_run/report.html"
 RESULTS_FOLDER = "_run/results"

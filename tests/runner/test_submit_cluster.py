@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("three_nodes")]
 
@@ -20,21 +23,30 @@ ROW_S = (0.05, 0.001, 0.02, 0.12)
 STORE_BYTES = 80 << 20
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class ThreeNodes:
     """A head without workers and two nodes of one worker each."""
 
     def __init__(self):
         from ray.cluster_utils import Cluster
 
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port, metrics_port = free_port(), free_port()
         head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
+        head["metrics_export_port"] = metrics_port
         self._cluster = Cluster(
             initialize_head=True, head_node_args={**head, "object_store_memory": STORE_BYTES}
         )
         self.nodes = [self.add_node(), self.add_node()]
         self.url = f"http://127.0.0.1:{port}"
+        #: Of the head, where drivers run.
+        self.metrics_url = (
+            f"http://{self._cluster.head_node.node_ip_address}:{metrics_port}/metrics"
+        )
 
     def add_node(self):
         return self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
@@ -140,6 +152,34 @@ class Daily:
         return {path.name: path.read_bytes() for path in into.glob("part-*")}
 
 
+def names_in(expression):
+    return set(re.findall(r"\bray_rdu_batch_\w+", expression))
+
+
+def check_metrics(cluster, job_name):
+    """What Prometheus would scrape of the head has every number that ``deploy/`` speaks of."""
+    folder = Path(__file__).parents[2] / "deploy" / "observability"
+    dashboard = json.loads((folder / "grafana.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    rules = yaml.safe_load((folder / "alerts.yml").read_text())["groups"][0]["rules"]
+    expressions += [rule["expr"] for rule in rules]
+    assert all(names_in(expression) for expression in expressions)
+    # Of no dead letter there is nothing to tell yet.
+    wanted = set().union(*map(names_in, expressions)) - {"ray_rdu_batch_dead_rows_total"}
+    found = set()
+    deadline_s = time.monotonic() + 30
+    while not wanted <= found:
+        assert time.monotonic() < deadline_s, wanted - found
+        with urllib.request.urlopen(cluster.metrics_url, timeout=10) as answer:
+            text = answer.read().decode()
+        found = {
+            line.partition("{")[0]
+            for line in text.splitlines()
+            if line.startswith("ray_rdu_batch_") and f'job_name="{job_name}"' in line
+        }
+        time.sleep(0.2)
+
+
 def test_a_killed_submitter_and_a_killed_node_change_nothing_and_wait_tells_how_it_ended(
     daily, cluster, tmp_path
 ):
@@ -151,6 +191,7 @@ def test_a_killed_submitter_and_a_killed_node_change_nothing_and_wait_tells_how_
     submitter.communicate()
     code, told, stderr = daily.end(daily.start("wait", daily.id_of(first), "--timeout", "0.1"))
     assert (code, told["error"]) == (11, "WaitEnded"), stderr
+    check_metrics(cluster, daily.name)
     cluster.kill_node(cluster.nodes.pop())
     code, told, stderr = daily.end(daily.start("wait", daily.id_of(first)))
     assert (code, told["state"], told["rows"]) == (0, "complete", 120), stderr
@@ -208,9 +249,7 @@ def test_a_stopped_submission_is_never_a_success_and_the_next_one_goes_on(daily)
 
 def test_a_cluster_that_does_not_answer_is_exit_13(job, make_lines):
     """The message says which address was tried and how to name another."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
+    port = free_port()
     job.write(make_lines(3))
     done = subprocess.run(
         job.command("submit", job.path, "--address", f"http://127.0.0.1:{port}"),
