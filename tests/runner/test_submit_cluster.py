@@ -8,10 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("three_nodes")]
@@ -170,8 +170,7 @@ def check_metrics(cluster, job_name):
     deadline_s = time.monotonic() + 30
     while not wanted <= found:
         assert time.monotonic() < deadline_s, wanted - found
-        with urllib.request.urlopen(cluster.metrics_url, timeout=10) as answer:
-            text = answer.read().decode()
+        text = requests.get(cluster.metrics_url, timeout=10).text
         found = {
             line.partition("{")[0]
             for line in text.splitlines()
