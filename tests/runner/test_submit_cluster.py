@@ -29,6 +29,14 @@ def free_port():
         return free.getsockname()[1]
 
 
+def node_options():
+    """Ports of its own: another Ray on this machine, of another test, has Ray's usual ones."""
+    return {
+        "object_store_memory": STORE_BYTES,
+        "dashboard_agent_listen_port": free_port(),
+    }
+
+
 class ThreeNodes:
     """A head without workers and two nodes of one worker each."""
 
@@ -38,9 +46,7 @@ class ThreeNodes:
         port, metrics_port = free_port(), free_port()
         head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
         head["metrics_export_port"] = metrics_port
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={**head, "object_store_memory": STORE_BYTES}
-        )
+        self._cluster = Cluster(initialize_head=True, head_node_args={**head, **node_options()})
         self.nodes = [self.add_node(), self.add_node()]
         self.url = f"http://127.0.0.1:{port}"
         #: Of the head, where drivers run.
@@ -49,7 +55,7 @@ class ThreeNodes:
         )
 
     def add_node(self):
-        return self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+        return self._cluster.add_node(num_cpus=1, **node_options())
 
     def kill_node(self, node):
         self._cluster.remove_node(node, allow_graceful=False)
@@ -65,6 +71,7 @@ def cluster():
     patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     patch.setenv("RDU_BATCH_HEARTBEAT_S", "0.25")
     patch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "20")
+    patch.setenv("RAY_metrics_report_interval_ms", "300")
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         patch.delenv(name, raising=False)
     nodes = ThreeNodes()
