@@ -29,12 +29,18 @@ REQUEST_TIMEOUT_S: Final = 30.0
 #: Where Ray's own client looks first, whatever address it is given.
 _ADDRESS_VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _NOT_FOUND: Final = 404
+#: What Ray's head says while none of its agents is there.
+_TRY_AGAIN: Final = "try again later"
 
 Answer = TypeVar("Answer")
 
 
 class SubmissionExists(ClusterError):
     """The cluster already has a submission of this id: another submitter was first."""
+
+
+class ClusterBusy(ClusterError):
+    """The cluster answers and cannot take a submission yet, such as one that has just begun."""
 
 
 class RayJobs:
@@ -77,6 +83,7 @@ class RayJobs:
 
         Raises:
             SubmissionExists: Ray has one of this id.
+            ClusterBusy: Ray cannot take it yet.
             ClusterError: Ray does not answer, or refuses.
         """
         with TemporaryDirectory(prefix="rdu_batch_") as folder:
@@ -113,7 +120,8 @@ class RayJobs:
                 return None
             if "already exists" in str(refused):
                 raise SubmissionExists(str(refused)) from refused
-            raise ClusterError(f"{self._place()} refused: {refused}") from refused
+            kind = ClusterBusy if _TRY_AGAIN in str(refused) else ClusterError
+            raise kind(f"{self._place()} refused: {refused}") from refused
         # What Ray's client raises for an address that it cannot reach is any of these.
         except (RayError, RequestException, OSError, RuntimeError, ValueError) as error:
             raise ClusterError(

@@ -17,7 +17,7 @@ from rdu_batch.errors import ClusterError, OutputMismatch, WaitEnded
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.runner.epochs import owners_from_last, read_result
 from rdu_batch.runner.manifest import read_manifest, read_success
-from rdu_batch.runner.ray_jobs import SubmissionExists
+from rdu_batch.runner.ray_jobs import ClusterBusy, SubmissionExists
 from rdu_batch.runner.shipping import job_file_digest, job_file_text
 from rdu_batch.runner.submission import (
     ALREADY_COMPLETE,
@@ -68,7 +68,16 @@ class Submitted:
     is_new: bool
 
 
-def submit_job(jobs: Jobs, spec: JobSpec, key: str, *, python: str) -> Submitted:
+def submit_job(
+    jobs: Jobs,
+    spec: JobSpec,
+    key: str,
+    *,
+    python: str,
+    patience_s: float = PATIENCE_S,
+    now_s: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Submitted:
     """Submit a job, unless a submission of its key is under way or has completed it.
 
     Args:
@@ -76,6 +85,9 @@ def submit_job(jobs: Jobs, spec: JobSpec, key: str, *, python: str) -> Submitted
         spec: as ``shipping.shipped_job`` made it.
         key: of ``submission.submission_key``.
         python: the interpreter on the cluster.
+        patience_s: how long a cluster may be too busy to take it, as one is that has just begun.
+        now_s: monotonic seconds.
+        sleep: waits.
 
     Raises:
         OutputMismatch: a submission of this key is under way with another job file.
@@ -85,6 +97,7 @@ def submit_job(jobs: Jobs, spec: JobSpec, key: str, *, python: str) -> Submitted
     store = open_store(spec.output.url)
     digest = job_file_digest(spec)
     metadata = {OUTPUT: store.url, JOB_FILE_DIGEST: digest}
+    deadline_s = now_s() + patience_s
     while True:
         known = last_attempt(key, jobs.ids())
         if known:
@@ -100,6 +113,11 @@ def submit_job(jobs: Jobs, spec: JobSpec, key: str, *, python: str) -> Submitted
             jobs.submit(new_id, job_file_text(spec), metadata, python)
         except SubmissionExists:
             continue  # another submitter was first: look at what it submitted
+        except ClusterBusy:
+            if now_s() >= deadline_s:
+                raise
+            sleep(POLL_S)
+            continue
         return Submitted(new_id, is_new=True)
 
 

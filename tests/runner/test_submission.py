@@ -5,8 +5,10 @@ import shlex
 
 import pytest
 
-from rdu_batch.errors import ClusterError, WaitEnded
+from rdu_batch.errors import ClusterError, OutputMismatch, WaitEnded
+from rdu_batch.job.loading import load_spec
 from rdu_batch.runner.epochs import take_epoch, write_result
+from rdu_batch.runner.ray_jobs import ClusterBusy, SubmissionExists
 from rdu_batch.runner.submission import (
     Ending,
     RayState,
@@ -21,7 +23,7 @@ from rdu_batch.runner.submission import (
     submission_id,
     submission_key,
 )
-from rdu_batch.runner.submitting import OUTPUT, wait_for
+from rdu_batch.runner.submitting import OUTPUT, PATIENCE_S, Submitted, submit_job, wait_for
 from rdu_batch.storage.store import open_store
 
 NOTHING = StoreState(None, None, is_complete=False)
@@ -232,6 +234,74 @@ def test_a_wait_ends_with_exit_11_when_its_time_is_over(waited):
         waited(Cluster(ray("RUNNING")), timeout_s=2.5)
     assert waited.clock.now_s == 2.5
     assert WaitEnded.exit_code == 11
+
+
+class Submissions:
+    """Keeps what is submitted; before that, raises what it is given, one at a time."""
+
+    def __init__(self, *errors):
+        self.errors, self.states = list(errors), {}
+
+    def state(self, submission_id):
+        return self.states.get(submission_id)
+
+    def ids(self):
+        return list(self.states)
+
+    def submit(self, submission_id, job_file, metadata, python):
+        del job_file, python
+        error = self.errors.pop(0) if self.errors else None
+        if isinstance(error, SubmissionExists):
+            self.states[submission_id] = RayState(RayStatus.RUNNING, "", None, metadata)
+        if error is not None:
+            raise error
+        assert submission_id not in self.states
+        self.states[submission_id] = RayState(RayStatus.RUNNING, "", None, metadata)
+
+
+@pytest.fixture
+def submitted(tmp_path):
+    """``submit_job`` of one small job with a clock of its own."""
+    clock = Clock()
+    text = (
+        "version: 1\nname: a\ninput: {urls: ['s3://b/*.jsonl']}\nprompt: {field: text}\n"
+        f"session: {{kind: fake}}\noutput: {{url: '{tmp_path}'}}\n"
+    )
+
+    def submit(jobs, *overrides):
+        spec = load_spec(text, source="job.yaml", overrides=overrides)
+        return submit_job(jobs, spec, "a", python="python", now_s=clock, sleep=clock.sleep)
+
+    submit.clock = clock
+    return submit
+
+
+def test_a_cluster_that_is_too_busy_is_asked_again_for_a_while(submitted):
+    """One that has just begun has no agent yet; one that never has is an error in the end."""
+    busy = [ClusterBusy("try again later")] * 5
+    assert submitted(Submissions(*busy)) == Submitted("a-1", is_new=True)
+    assert submitted.clock.now_s == 5
+    with pytest.raises(ClusterBusy):
+        submitted(Submissions(*busy * 100))
+    assert submitted.clock.now_s < 5 + PATIENCE_S + 2
+
+
+def test_of_two_submitters_the_second_joins(submitted):
+    """Ray refuses its id, and what the first submitted is looked at."""
+    jobs = Submissions(SubmissionExists("exists"))
+    assert submitted(jobs) == Submitted("a-1", is_new=False)
+    with pytest.raises(OutputMismatch, match="a-1 is under way with another job file"):
+        submitted(jobs, "limits.max_dead_rows=7")
+
+
+def test_after_a_try_that_ended_comes_the_next_and_no_id_comes_twice(submitted, tmp_path):
+    """Also where Ray has forgotten the tries, and only the output remembers them."""
+    jobs = Submissions()
+    submitted(jobs)
+    jobs.states["a-1"] = dataclasses.replace(jobs.states["a-1"], status=RayStatus.STOPPED)
+    assert submitted(jobs) == Submitted("a-2", is_new=True)
+    take_epoch(open_store(str(tmp_path)), 1, 1.0, "a-7")
+    assert submitted(Submissions()) == Submitted("a-8", is_new=True)
 
 
 def test_an_ending_keeps_what_was_reported():
