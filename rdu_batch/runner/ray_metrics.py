@@ -37,12 +37,9 @@ class RayMetrics:
         self._told: dict[str, float] = {}
 
     def show(self, snapshot: Snapshot) -> None:
-        """Tell Ray what has changed."""
+        """Tell Ray where the job stands, changed or not: it forgets a gauge within seconds."""
         for measure, gauge in self._gauges:
-            value = measure.of(snapshot)
-            if self._told.get(measure.name) != value:
-                gauge.set(value)
-                self._told[measure.name] = value
+            gauge.set(measure.of(snapshot))
         for measure, counter in self._counters:
             more = measure.of(snapshot) - self._told.get(measure.name, 0.0)
             if more > 0:

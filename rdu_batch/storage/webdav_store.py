@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -32,9 +32,11 @@ from rdu_batch.storage.temporary_names import is_temporary, temporary_beside
 T = TypeVar("T")
 
 _TIMEOUT_S = 60.0
-#: How often, and how far apart, a reader looks for an object that seems to be missing.
-_LOOKS = 4
-_LOOK_PAUSE_S = 0.03
+#: How long a reader waits between its looks for an object that seems to be missing: a busy server
+#: may take tenths of a second from the delete to the move. Whoever asks only whether an object is
+#: there, as each create-once does, takes the first few looks.
+_LOOK_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+_STAT_PAUSES_S = _LOOK_PAUSES_S[:3]
 
 
 def open_webdav_store(url: str, protocol: str, options: dict[str, Any]) -> RemoteStore:
@@ -71,7 +73,7 @@ class WebdavStore(RemoteStore):
     puts_whole = True
 
     def _stat(self, path: str) -> ObjectStat:
-        return self._look(lambda: super(WebdavStore, self)._stat(path))
+        return self._look(lambda: super(WebdavStore, self)._stat(path), _STAT_PAUSES_S)
 
     def _stat_of(self, info: dict[str, Any]) -> ObjectStat:
         return ObjectStat(int(info.get("size") or 0), None)
@@ -91,11 +93,11 @@ class WebdavStore(RemoteStore):
         reply.raise_for_status()
         return bytes(reply.content)
 
-    def _look(self, do: Callable[[], T]) -> T:
-        for _ in range(_LOOKS - 1):
+    def _look(self, do: Callable[[], T], pauses_s: Sequence[float] = _LOOK_PAUSES_S) -> T:
+        for pause_s in pauses_s:
             with suppress(FileNotFoundError):
                 return do()
-            time.sleep(_LOOK_PAUSE_S)
+            time.sleep(pause_s)
         return do()
 
     def _list(self, base: str, *, recursive: bool) -> list[dict[str, Any]]:
