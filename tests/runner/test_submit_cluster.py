@@ -201,7 +201,8 @@ def test_a_killed_submitter_and_a_killed_node_change_nothing_and_wait_tells_how_
     assert (code, told["error"]) == (11, "WaitEnded"), stderr
     code, told, stderr = daily.end(daily.start("wait", daily.id_of(first)))
     assert (code, told["state"], told["rows"]) == (0, "complete", 120), stderr
-    assert (told["submission_id"], told["workers_lost"]) == (daily.id_of(first), 1)
+    assert told["submission_id"] == daily.id_of(first)
+    assert told["workers_lost"] >= 1  # A replacement may have begun on the dying node.
     assert daily.parts(first) == daily.undisturbed(first, tmp_path / "calm")
     cluster.nodes.append(cluster.add_node())
 
