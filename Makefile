@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # Much of a test's time is waiting for processes; tests/conftest.py keeps together what shares work.
 SIDE_BY_SIDE := -n 4 --dist loadgroup
+# Started by tests, each on a port of its own.
+DEBIAN_PROGRAMS := openssh-server chromium prometheus
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-servers bench check format clean
@@ -14,7 +16,7 @@ SIDE_BY_SIDE := -n 4 --dist loadgroup
 help:
 	@echo "make demo      compile SmolLM2-135M and run jobs/reviews.yaml with two workers"
 	@echo "make test      set up and run the tests            make test-all  the slow ones too"
-	@echo "make test-servers   install the stores that tests start (azurite, sshd, WebDAV, ...)"
+	@echo "make test-servers   install what tests start (azurite, sshd, Chromium, ...)"
 	@echo "make bench     measure compiled models beside what this machine can do"
 	@echo "make check     format, lint, types, import rules   make format    let ruff rewrite"
 	@echo "make clean     remove build/ and caches (not $(VENV))"
@@ -53,10 +55,11 @@ test-servers: $(VENV)/.dev
 	@mkdir -p build/servers
 	npm install --prefix build/servers --no-save --no-package-lock --no-audit --no-fund \
 	  --loglevel=error azurite@3.35.0
-	@command -v sshd >/dev/null || test -x /usr/sbin/sshd \
+	@PATH="$$PATH:/usr/sbin"; \
+	  { command -v sshd && command -v chromium && command -v prometheus; } >/dev/null \
 	  || { test "$$(id -u)" = 0 && apt-get update --quiet=2 \
-	    && apt-get install --yes --quiet --no-install-recommends openssh-server; } \
-	  || echo "sshd is missing: install openssh-server to test SFTP"
+	    && apt-get install --yes --quiet=2 --no-install-recommends $(DEBIAN_PROGRAMS) >/dev/null; } \
+	  || echo "to test SFTP, the report page and metrics, install $(DEBIAN_PROGRAMS)"
 
 # Wants a machine that does nothing else. The block it prints is kept in tests/benchmarks/LOG.md.
 bench: $(VENV)/.demo

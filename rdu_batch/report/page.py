@@ -10,18 +10,22 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final
 
-from rdu_batch.report.page_figures import histogram
+from rdu_batch.report.page_figures import histogram, rates, worker_bars
 from rdu_batch.report.page_style import STYLE
 from rdu_batch.report.page_values import PageFacts
 
 _S_PER_HOUR: Final = 3600
 _MAX_SHOWN_CHARS: Final = 400
+#: Runs whose throughput is drawn: the last ones.
+_MAX_DRAWN_RUNS: Final = 3
+_MAX_DRAWN_WORKERS: Final = 24
 
 
 def render_page(facts: PageFacts, *, price_per_worker_hour: float | None = None) -> str:
     """The whole page. The price is in any currency; the page names none."""
     sections = [
         _head(facts),
+        _throughput(facts),
         _lengths(facts),
         _counts("How rows ended", (facts.totals or {}).get("finish_reasons", {})),
         _dead(facts),
@@ -94,6 +98,20 @@ def _head(facts: PageFacts) -> str:
     return f"<header>{title}<dl>{shown}</dl>{since}</header>"
 
 
+def _throughput(facts: PageFacts) -> str:
+    """Of the last runs that did something, the latest first."""
+    worked = [one for one in facts.epochs if (one.get("throughput") or {}).get("rows")]
+    figures = ""
+    for one in reversed(worked[-_MAX_DRAWN_RUNS:]):
+        told, run = one["throughput"], f"run {one.get('epoch', '')}"
+        bin_s = float(told["bin_s"])
+        tokens = [float(count) for count in told["generated_tokens"]]
+        rows = [float(count) for count in told["rows"]]
+        figures += rates(tokens, bin_s, f"Generated tokens a second, {run}", "tokens/s")
+        figures += rates(rows, bin_s, f"Rows a second, {run}", "rows/s")
+    return _section("Throughput", figures) if figures else ""
+
+
 def _lengths(facts: PageFacts) -> str:
     figures = histogram(facts.prompt_tokens, "Prompt length, sampled rows")
     figures += histogram(facts.generated_tokens, "Output length, sampled predictions")
@@ -143,11 +161,48 @@ def _worker_time(facts: PageFacts) -> str:
     if not total_s:
         return ""
     rows = [
-        [_text(name.removesuffix("_s").replace("_", " ")), f"{one:,.1f}", f"{one / total_s:.1%}"]
-        for name, one in sums.items()
+        [f'<i class="k{kind}"></i>{_text(_words(name))}', f"{one:,.1f}", f"{one / total_s:.1%}"]
+        for kind, (name, one) in enumerate(sums.items())
     ]
     rows.append(["all", f"{total_s:,.1f}", ""])
-    return _section("Where the workers' time went", _table(["What", "Seconds", "Share"], rows))
+    table = _table(["What", "Seconds", "Share"], rows)
+    return _section("Where the workers' time went", table + _each_worker(facts, list(sums)))
+
+
+def _each_worker(facts: PageFacts, classes: list[str]) -> str:
+    """Of the last run that had workers: what each did, and its seconds in the classes' colours."""
+    last = next((one for one in reversed(facts.epochs) if one.get("by_worker")), None)
+    if last is None:
+        return ""
+    workers = last["by_worker"][:_MAX_DRAWN_WORKERS]
+    seconds = [
+        (
+            f"worker {one['worker_id']}",
+            {_words(name): float(one["seconds"].get(name, 0.0)) for name in classes},
+        )
+        for one in workers
+    ]
+    heads = ["Worker", "Rows", "Tokens", "Seconds"]
+    numbers = ("rows", "generated_tokens")
+    rows = [
+        [
+            f"{one['worker_id']}",
+            *(f"{one[name]:,}" for name in numbers),
+            f"{one['seconds']['total_s']:,.1f}",
+        ]
+        for one in workers
+    ]
+    title = f"<h3>Each worker, run {last.get('epoch', '')}</h3>"
+    num_workers = int(last.get("workers", 0)) + int(last.get("workers_lost", 0))
+    more = num_workers - len(workers)
+    note = f'<p class="soft">{more:,} more are not shown.</p>' if more > 0 else ""
+    return (
+        title + worker_bars(seconds, [_words(one) for one in classes]) + _table(heads, rows) + note
+    )
+
+
+def _words(name: str) -> str:
+    return name.removesuffix("_s").replace("_", " ")
 
 
 def _cost(facts: PageFacts, price: float | None) -> str:

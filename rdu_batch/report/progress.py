@@ -6,17 +6,34 @@ Progress only shows; nothing reads it back. ``Silent`` is for callers that want 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichBar
+from rich.table import Table
 
 from rdu_batch.report.wording import clock, counted
 
 #: Least time between two plain lines about the rows.
 PLAIN_INTERVAL_S = 30.0
+#: Workers that have a line on a terminal.
+MAX_WORKER_LINES = 16
+
+
+@dataclass(frozen=True)
+class WorkerNow:
+    """What a worker does at a moment, and did until then."""
+
+    worker_id: int
+    #: In a few words.
+    doing: str
+    #: For how long it has done that.
+    for_s: float
+    rows: int
+    generated_tokens: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,8 @@ class Snapshot:
     workers: int
     #: Seconds since the first session was open; what rates are taken over.
     working_s: float
+    #: The first ``MAX_WORKER_LINES`` workers that live, those whose session is not open yet too.
+    worker_lines: tuple[WorkerNow, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -106,11 +125,22 @@ class PlainLines:
         """Nothing is held open."""
 
 
+class _BarAndWorkers(RichBar):
+    """Rich's bar, with a line for each worker below it."""
+
+    told: Snapshot | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.told is not None and self.told.worker_lines and not self.told.is_done:
+            yield _worker_table(self.told)
+
+
 class TerminalBar:
-    """One bar that is redrawn in place, the phases above it."""
+    """One bar and a line a worker that are redrawn in place, the phases above them."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._bar = RichBar(
+        self._bar = _BarAndWorkers(
             TextColumn("[bold]rows"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -125,7 +155,8 @@ class TerminalBar:
         self._bar.console.print(f"rdu-batch: {text}", markup=False)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Redraw the bar."""
+        """Redraw the bar, and what the workers do until the last row is done."""
+        self._bar.told = snapshot
         rates = _rates(snapshot)
         if self._task is None:
             self._task = self._bar.add_task("rows", total=snapshot.rows, rates=rates)
@@ -150,3 +181,18 @@ def _rates(snapshot: Snapshot) -> str:
     if snapshot.eta_s is not None and snapshot.rows_done < snapshot.rows:
         parts.append(f"{clock(snapshot.eta_s)} to go")
     return ", ".join(parts)
+
+
+def _worker_table(snapshot: Snapshot) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for style, justify in (("dim", "left"), ("", "left"), ("dim", "right")):
+        table.add_column(style=style, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for one in snapshot.worker_lines:
+        did = (counted(one.rows, "row"), f"{one.generated_tokens:,} tokens")
+        table.add_row(f"worker {one.worker_id}", one.doing, clock(one.for_s), *did)
+    num_more = snapshot.workers - len(snapshot.worker_lines)
+    if num_more > 0:
+        table.add_row(f"and {num_more:,} more")
+    return table

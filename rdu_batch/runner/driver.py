@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from rdu_batch.errors import StoppedEarly
 from rdu_batch.report.metrics import MetricsSink, NoMetrics
-from rdu_batch.report.progress import Progress, Snapshot
+from rdu_batch.report.progress import MAX_WORKER_LINES, Progress, Snapshot
+from rdu_batch.report.wording import counted
 from rdu_batch.runner.actions import Action, Assign, Dismiss, Finish, GiveUp, StartWorker
 from rdu_batch.runner.executor import (
     Executor,
@@ -19,10 +20,13 @@ from rdu_batch.runner.executor import (
     WorkerLost,
     WorkerReady,
 )
+from rdu_batch.runner.leases import Lease, Task
+from rdu_batch.runner.run_account import RunAccount
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
+from rdu_batch.runner.throughput import Throughput
 from rdu_batch.runner.time_spent import TimeSpent
-from rdu_batch.runner.worker_seconds import WorkerLedger, WorkerSeconds
+from rdu_batch.runner.worker_seconds import WorkerLedger
 
 #: How long one wait for events may take; a stop request is seen at least this often.
 POLL_INTERVAL_S = 0.2
@@ -75,6 +79,9 @@ class Driver:
         self._alone_since_s = now_s()
         self._has_hinted = False
         self._ledger = WorkerLedger()
+        self._throughput = Throughput()
+        #: Rows and generated tokens that are in the account.
+        self._entered = (0, 0)
 
     def run(self) -> None:
         """Loop until the job is finished.
@@ -134,7 +141,7 @@ class Driver:
                 self._ledger.start(action.worker_id, self._now_s())
                 self._executor.start_worker(action.worker_id)
             elif isinstance(action, Assign):
-                self._ledger.assign(action.worker_id, self._now_s())
+                self._ledger.assign(action.worker_id, self._now_s(), _in_words(action.task))
                 self._executor.assign(action.worker_id, action.task)
             elif isinstance(action, Dismiss):
                 self._executor.dismiss(action.worker_id)
@@ -145,22 +152,35 @@ class Driver:
                 return True
         return False
 
-    def worker_seconds(self) -> WorkerSeconds:
-        """The account of all workers' time, closed: to be asked for once, at the end."""
+    def account(self) -> RunAccount:
+        """What the workers did and when, closed: to be asked for once, at the end."""
         self._ledger.close(self._now_s())
-        return self._ledger.seconds
+        return RunAccount(self._ledger.seconds, tuple(self._ledger.accounts), self._throughput)
 
     def _enter(self, event: WorkerEvent, now_s: float) -> None:
-        """Enter an event into the account of the workers' time."""
+        """Enter an event into the account of the workers' time and of what they did in it."""
         counts = self._scheduler.last_answer_counts
         if isinstance(event, WorkerReady):
             self._ledger.ready(event.worker_id, now_s)
         elif isinstance(event, TaskDone):
+            self._enter_rows(event.worker_id, event.answer.spent.total_s, now_s)
             self._ledger.answer(event.worker_id, event.answer.spent, now_s, counts=counts)
             self._metrics.lease_ended(event.answer.spent.total_s)
         elif isinstance(event, WorkerLost):
             kept = event.done.spent if event.done is not None and counts else TimeSpent()
+            self._enter_rows(event.worker_id, kept.total_s, now_s)
             self._ledger.lose(event.worker_id, kept, now_s)
+
+    def _enter_rows(self, worker_id: int, took_s: float, now_s: float) -> None:
+        """Enter what the last event added to the job; it took the worker so long."""
+        totals = self._scheduler.leased_totals
+        rows, tokens = totals.rows - self._entered[0], totals.generated_tokens - self._entered[1]
+        if not rows:
+            return
+        self._entered = (totals.rows, totals.generated_tokens)
+        self._ledger.gain(worker_id, rows=rows, generated_tokens=tokens)
+        end_s = now_s - self._started_s
+        self._throughput.add(end_s - took_s, end_s, rows=rows, generated_tokens=tokens)
 
     def _note(self, event: WorkerEvent) -> None:
         if isinstance(event, JobFailed):
@@ -210,6 +230,13 @@ class Driver:
             shards_committed=self._scheduler.num_shards_committed,
             workers=self._scheduler.num_workers_alive,
             working_s=now_s - self._ready_since_s if self._ready_since_s is not None else 0.0,
+            worker_lines=tuple(self._ledger.now(now_s, MAX_WORKER_LINES)),
         )
         self._progress.update(snapshot)
         self._metrics.show(snapshot)
+
+
+def _in_words(task: Task) -> str:
+    if isinstance(task, Lease):
+        return f"shard {task.shard}, {counted(task.num_rows, 'row')}"
+    return f"seals shard {task.shard}"

@@ -43,13 +43,13 @@ from rdu_batch.runner.ray_counting import ray_counting
 from rdu_batch.runner.ray_metrics import RayMetrics
 from rdu_batch.runner.resume import look_back
 from rdu_batch.runner.retry_seed import RetrySeed
+from rdu_batch.runner.run_account import RunAccount
 from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.run_summary import Epoch, summary_of
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
 from rdu_batch.runner.submission import SUBMISSION_ID_ENV
 from rdu_batch.runner.takeover import wait_until_free
-from rdu_batch.runner.worker_seconds import WorkerSeconds
 from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.output_store import check_output, open_output
 from rdu_batch.storage.store import Store
@@ -107,7 +107,7 @@ class _JobRun:
         self._seed: RetrySeed | DeltaSeed | None = retry
         self._started_s = time.monotonic()
         #: Of this epoch; nothing where no worker was wanted.
-        self._worker_seconds = WorkerSeconds()
+        self._account = RunAccount()
 
     def run(self, executor: ExecutorKind, address: str | None) -> Summary:
         with self._stop.raising():
@@ -137,8 +137,8 @@ class _JobRun:
             with suppress(StoreError):
                 check_epoch(store, taken.epoch, taken.token)
                 result = {"exit": error.exit_code, "error": type(error).__name__}
-                told = {"message": str(error), "worker_seconds": self._worker_seconds.to_json()}
-                write_result(store, taken.epoch, {**result, **told})
+                told = {"message": str(error), "worker_seconds": self._account.seconds.to_json()}
+                write_result(store, taken.epoch, {**result, **told, **self._account.to_json()})
             raise
 
     def _already_complete(self, store: Store, identity: JobIdentity) -> Summary | None:
@@ -257,11 +257,11 @@ class _JobRun:
                 epoch.num_workers = scheduler.num_workers
                 epoch.num_workers_lost = scheduler.num_workers_lost
         totals = write_manifest(store, plan, identity, confirm=heartbeat.confirm)
-        epoch.worker_seconds = self._worker_seconds
+        epoch.worker_seconds = self._account.seconds
         epoch.wall_s = time.monotonic() - self._started_s
         summary = summary_of(self._spec, store, totals, plan.num_shards, epoch, identity.job_digest)
         heartbeat.confirm()
-        write_result(store, owner.epoch, summary.to_json())
+        write_result(store, owner.epoch, {**summary.to_json(), **self._account.to_json()})
         return summary
 
     def _drive(
@@ -290,4 +290,4 @@ class _JobRun:
         try:
             driver.run()
         finally:
-            self._worker_seconds = driver.worker_seconds()
+            self._account = driver.account()

@@ -275,7 +275,7 @@ class _Waiting:
 def told(wanted_id: str, output_url: str | None, ending: Ending) -> dict[str, Any]:
     """The JSON object of a submission that came to its end, with its result if it reported one."""
     found = dict(ending.result or {})
-    for inner in ("version", "worker_seconds"):
+    for inner in ("version", "worker_seconds", "by_worker", "throughput"):
         found.pop(inner, None)
     if not found and ending.state == ALREADY_COMPLETE and output_url is not None:
         manifest, _ = read_manifest(open_store(output_url))

@@ -11,8 +11,11 @@ second of it is in exactly one class, so that the classes add up to the whole:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
+from rdu_batch.report.progress import WorkerNow
 from rdu_batch.runner.time_spent import TimeSpent
 
 #: What is left of a number of seconds for people and programs.
@@ -36,6 +39,13 @@ class WorkerSeconds:
         for name, seconds in spent._asdict().items():
             setattr(self, name, getattr(self, name) + seconds)
 
+    def add_within(self, spent: TimeSpent, most_s: float) -> float:
+        """Add a task's time, which cannot be longer than seen from here; what is left of that."""
+        if spent.total_s > most_s:  # Clocks of two machines: the shares are right all the same.
+            spent = spent.scaled(most_s / spent.total_s)
+        self.add(spent)
+        return most_s - spent.total_s
+
     def to_json(self) -> dict[str, float]:
         """Every class, and ``total_s``, which is their sum to the last digit."""
         classes = {name: round(seconds, DIGITS) for name, seconds in vars(self).items()}
@@ -43,11 +53,27 @@ class WorkerSeconds:
 
 
 @dataclass
+class WorkerAccount:
+    """One worker: what it did, and what became of its time."""
+
+    worker_id: int
+    rows: int = 0
+    generated_tokens: int = 0
+    seconds: WorkerSeconds = field(default_factory=WorkerSeconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat but for the seconds."""
+        return {**vars(self), "seconds": self.seconds.to_json()}
+
+
+@dataclass
 class _Worker:
+    account: WorkerAccount
     #: Since when it does what it does now.
     since_s: float
     is_ready: bool = False
-    has_task: bool = False
+    #: In a few words; None between tasks.
+    task: str | None = None
 
 
 class WorkerLedger:
@@ -55,46 +81,75 @@ class WorkerLedger:
 
     def __init__(self) -> None:
         self._workers: dict[int, _Worker] = {}
-        #: Of everything that has ended.
-        self.seconds = WorkerSeconds()
+        #: Of every worker there ever was, what has ended.
+        self.accounts: list[WorkerAccount] = []
+
+    @property
+    def seconds(self) -> WorkerSeconds:
+        """Of all workers together, what has ended."""
+        names = vars(WorkerSeconds())
+        return WorkerSeconds(
+            **{name: sum(getattr(one.seconds, name) for one in self.accounts) for name in names}
+        )
+
+    def now(self, now_s: float, most: int) -> list[WorkerNow]:
+        """The first so many workers that live, in the order of their starts."""
+        return [
+            WorkerNow(
+                worker_id,
+                (worker.task or "idle") if worker.is_ready else "opens its session",
+                now_s - worker.since_s,
+                worker.account.rows,
+                worker.account.generated_tokens,
+            )
+            for worker_id, worker in islice(self._workers.items(), most)
+        ]
 
     def start(self, worker_id: int, now_s: float) -> None:
         """A worker is wanted."""
-        self._workers[worker_id] = _Worker(now_s)
+        account = WorkerAccount(worker_id)
+        self.accounts.append(account)
+        self._workers[worker_id] = _Worker(account, now_s)
+
+    def gain(self, worker_id: int, *, rows: int, generated_tokens: int) -> None:
+        """Rows of it count."""
+        account = self._workers[worker_id].account
+        account.rows += rows
+        account.generated_tokens += generated_tokens
 
     def ready(self, worker_id: int, now_s: float) -> None:
         """Its session is open."""
         worker = self._workers.get(worker_id)
         if worker is not None and not worker.is_ready:
-            self.seconds.session_start_s += now_s - worker.since_s
+            worker.account.seconds.session_start_s += now_s - worker.since_s
             worker.since_s, worker.is_ready = now_s, True
 
-    def assign(self, worker_id: int, now_s: float) -> None:
-        """It got a task."""
+    def assign(self, worker_id: int, now_s: float, task: str) -> None:
+        """It got a task, told in a few words."""
         worker = self._workers[worker_id]
-        self.seconds.waiting_s += now_s - worker.since_s
-        worker.since_s, worker.has_task = now_s, True
+        worker.account.seconds.waiting_s += now_s - worker.since_s
+        worker.since_s, worker.task = now_s, task
 
     def answer(self, worker_id: int, spent: TimeSpent, now_s: float, *, counts: bool) -> None:
         """Its task came back; ``counts`` is False where another worker's answer came first."""
         worker = self._workers[worker_id]
-        task_s = now_s - worker.since_s
+        seconds, task_s = worker.account.seconds, now_s - worker.since_s
         if counts:
-            self.seconds.waiting_s += self._add(spent, task_s)
+            seconds.waiting_s += seconds.add_within(spent, task_s)
         else:
-            self.seconds.wasted_s += task_s
-        worker.since_s, worker.has_task = now_s, False
+            seconds.wasted_s += task_s
+        worker.since_s, worker.task = now_s, None
 
     def lose(self, worker_id: int, kept: TimeSpent, now_s: float) -> None:
         """It is gone; ``kept`` is what it spent on rows that are durable all the same."""
         worker = self._workers.pop(worker_id, None)
         if worker is None:
             return
-        gone_s = now_s - worker.since_s
-        if worker.is_ready and not worker.has_task:
-            self.seconds.waiting_s += gone_s
+        seconds, gone_s = worker.account.seconds, now_s - worker.since_s
+        if worker.is_ready and worker.task is None:
+            seconds.waiting_s += gone_s
         else:
-            self.seconds.wasted_s += self._add(kept, gone_s)
+            seconds.wasted_s += seconds.add_within(kept, gone_s)
 
     def dismiss(self, worker_id: int, now_s: float) -> None:
         """It is ended, because there is nothing for it to do."""
@@ -106,10 +161,3 @@ class WorkerLedger:
             if not worker.is_ready:  # It began, and was not needed any more.
                 self.ready(worker_id, now_s)
             self.dismiss(worker_id, now_s)
-
-    def _add(self, spent: TimeSpent, most_s: float) -> float:
-        """Add a task's time, which cannot be longer than seen from here; what is left of that."""
-        if spent.total_s > most_s:  # Clocks of two machines: the shares are right all the same.
-            spent = spent.scaled(most_s / spent.total_s)
-        self.seconds.add(spent)
-        return most_s - spent.total_s

@@ -19,6 +19,25 @@ EPOCH = {
     "workers": 2,
     "predicted_wall_s": [8.0, 12.0],
     "worker_seconds": {"total_s": 1800.0, "decode_s": 1350.0, "waiting_s": 450.0},
+    "by_worker": [
+        {
+            "worker_id": 0,
+            "rows": 617,
+            "generated_tokens": 4000,
+            "seconds": {"total_s": 1000.0, "decode_s": 900.0, "waiting_s": 100.0},
+        },
+        {
+            "worker_id": 1,
+            "rows": 617,
+            "generated_tokens": 5000,
+            "seconds": {"total_s": 800.0, "decode_s": 450.0, "waiting_s": 350.0},
+        },
+    ],
+    "throughput": {
+        "bin_s": 2.0,
+        "rows": [0.0, 100.0, 500.0, 600.0, 34.0],
+        "generated_tokens": [0.0, 700.0, 4300.0, 3900.0, 100.0],
+    },
 }
 FACTS = PageFacts(
     name="nightly",
@@ -111,6 +130,29 @@ def test_totals_shares_and_cost_are_those_of_the_values():
     )
     for told in ("1,234", "91,011", "75.0%", "25.0%", "8.0-12.0", "3.00 for 1.0000 worker-hours"):
         assert told in text
+
+
+def test_throughput_and_each_worker_are_drawn_from_the_run_s_result():
+    """A rate a bin, and each worker's seconds as shares of the longest life."""
+    many = [{**EPOCH["by_worker"][0], "worker_id": number} for number in range(60)]
+    text = " ".join(Tree(render_page(FACTS)).text)
+    assert "Generated tokens a second, run 1" in text
+    assert "0:04 to 0:06: 2,150.0 tokens/s" in text
+    assert "worker 1, waiting: 350.0 s" in text
+    crowded = render_page(replace(FACTS, epochs=({**EPOCH, "by_worker": many, "workers": 60},)))
+    assert "36 more are not shown" in crowded
+    bars = [dict(attrs) for tag, attrs in Tree(render_page(FACTS)).tags if tag == "rect"]
+    of_workers = [float(one["width"]) for one in bars if one.get("class", "").startswith("k")]
+    assert of_workers == [252.0, 28.0, 126.0, 98.0]
+
+
+def test_a_result_of_an_earlier_version_has_no_such_figures():
+    """Nothing is drawn of what was not kept."""
+    old = {key: one for key, one in EPOCH.items() if key not in {"by_worker", "throughput"}}
+    text = " ".join(Tree(render_page(replace(FACTS, epochs=(old,)))).text)
+    assert "Throughput" not in text
+    assert "Each worker" not in text
+    assert "Where the workers' time went" in text
 
 
 def test_reused_rows_are_shown_with_their_origin():

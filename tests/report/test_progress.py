@@ -1,8 +1,15 @@
 """What people see: plain lines in logs, a bar on a terminal, numbers that add up."""
 
 import io
+import re
 
-from rdu_batch.report.progress import PlainLines, Snapshot, TerminalBar, open_progress
+from rdu_batch.report.progress import (
+    PlainLines,
+    Snapshot,
+    TerminalBar,
+    WorkerNow,
+    open_progress,
+)
 from rdu_batch.report.samples import sample_line
 from rdu_batch.report.summary import Summary
 from rdu_batch.report.wording import clock, counted
@@ -65,6 +72,34 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines():
     assert "[bold]x[/bold]" in terminal.getvalue()
     assert "100/100" in terminal.getvalue()
     assert isinstance(open_progress(io.StringIO()), PlainLines)
+
+
+def test_a_terminal_has_a_line_for_each_worker_until_the_last_row(monkeypatch):
+    """With what it does and for how long; the rest of many are counted."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    lines = (
+        WorkerNow(0, "shard 3, 35 rows", 61.0, 1200, 45000),
+        WorkerNow(2, "opens its session", 4.0, 0, 0),
+    )
+    terminal = Terminal()
+    bar = open_progress(terminal)
+    bar.update(snapshot(workers=9, worker_lines=lines))
+    bar.close()
+    shown = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).split())
+    assert "worker 0 shard 3, 35 rows 1:01 1,200 rows 45,000 tokens" in shown
+    assert "worker 2 opens its session 0:04 0 rows 0 tokens" in shown
+    assert "and 7 more" in shown
+    done = Terminal()
+    bar = open_progress(done)
+    bar.update(snapshot(rows_done=100, shards_committed=4, worker_lines=lines))
+    bar.close()
+    assert "opens its session" not in done.getvalue()
 
 
 def test_numbers_in_words():

@@ -124,7 +124,7 @@ def test_the_account_of_the_workers_time_adds_up_to_their_lives():
     executor = ScriptedExecutor()
     one = driver(executor)
     one.run()
-    told = one.worker_seconds().to_json()
+    told = one.account().seconds.to_json()
     assert told.pop("total_s") == pytest.approx(executor.now_s)
     assert sum(told.values()) == pytest.approx(executor.now_s)
     num_leases = 3  # Of one row each: a first one, then shares of the tail.
@@ -144,6 +144,6 @@ def test_an_interrupted_lease_is_wasted_time():
     one = driver(ScriptedExecutor(lose_then_stop), stop)
     with pytest.raises(Interrupted):
         one.run()
-    told = one.worker_seconds().to_json()
+    told = one.account().seconds.to_json()
     assert told["wasted_s"] == pytest.approx(1.0)
     assert told["total_s"] == pytest.approx(1.2)

@@ -34,7 +34,7 @@ def test_a_worker_that_starts_works_and_waits():
     ledger = WorkerLedger()
     ledger.start(0, 0.0)
     ledger.ready(0, 5.0)
-    ledger.assign(0, 6.0)
+    ledger.assign(0, 6.0, "a task")
     ledger.answer(0, SPENT, 16.0, counts=True)
     ledger.close(20.0)
     assert classes_of(ledger) == {
@@ -53,7 +53,7 @@ def test_a_late_copy_is_wasted_whole():
     ledger = WorkerLedger()
     ledger.start(0, 0.0)
     ledger.ready(0, 1.0)
-    ledger.assign(0, 1.0)
+    ledger.assign(0, 1.0, "a task")
     ledger.answer(0, SPENT, 11.0, counts=False)
     ledger.close(11.0)
     assert classes_of(ledger) == {"session_start_s": 1.0, "wasted_s": 10.0}
@@ -66,7 +66,7 @@ def test_of_a_lost_worker_the_kept_rows_count():
         ledger.start(worker_id, 0.0)
     ledger.ready(0, 1.0)
     ledger.ready(1, 1.0)
-    ledger.assign(0, 1.0)
+    ledger.assign(0, 1.0, "a task")
     ledger.lose(0, TimeSpent(decode_s=3.0), 9.0)
     ledger.lose(1, TimeSpent(), 9.0)
     ledger.lose(2, TimeSpent(), 9.0)
@@ -84,7 +84,7 @@ def test_the_end_stops_what_is_under_way():
     ledger.start(0, 0.0)
     ledger.start(1, 0.0)
     ledger.ready(0, 1.0)
-    ledger.assign(0, 2.0)
+    ledger.assign(0, 2.0, "a task")
     ledger.close(10.0)
     assert classes_of(ledger) == {"session_start_s": 11.0, "waiting_s": 1.0, "wasted_s": 8.0}
 
@@ -94,7 +94,7 @@ def test_an_account_longer_than_the_task_keeps_its_shares():
     ledger = WorkerLedger()
     ledger.start(0, 0.0)
     ledger.ready(0, 0.0)
-    ledger.assign(0, 0.0)
+    ledger.assign(0, 0.0, "a task")
     ledger.answer(0, SPENT, 3.75, counts=True)
     ledger.close(3.75)
     assert classes_of(ledger) == {
@@ -126,7 +126,7 @@ def test_whatever_happens_the_classes_add_up_to_the_workers_lives(data):
             ledger.ready(one, now_s)
             state[one] = "idle"
         elif state[one] == "idle":
-            ledger.assign(one, now_s)
+            ledger.assign(one, now_s, "a task")
             state[one] = "busy"
         else:
             ledger.answer(one, spent, now_s, counts=data.draw(st.booleans()))
