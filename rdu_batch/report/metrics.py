@@ -6,7 +6,7 @@ end; no label holds text of a row. Does not: know Ray; a sink is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -48,24 +48,45 @@ LEASE_SECONDS_HELP: Final = "Seconds of a worker for one lease."
 LEASE_SECONDS_BOUNDS: Final = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 
 
+@dataclass(frozen=True)
+class EndedLease:
+    """A lease that a worker came back from: rows ``[first_row, end_row)`` of a shard."""
+
+    worker_id: int
+    shard: int
+    first_row: int
+    end_row: int
+    dead: int
+    generated_tokens: int
+    #: What it took the worker.
+    seconds: float
+
+
 class MetricsSink(Protocol):
     """Where a run's numbers go while it runs."""
 
     def show(self, snapshot: Snapshot) -> None:
         """Where the job stands now."""
 
-    def lease_ended(self, seconds: float) -> None:
-        """A worker took so long for a lease."""
+    def lease_ended(self, lease: EndedLease) -> None:
+        """A worker came back from a lease."""
 
 
-class NoMetrics:
-    """Keeps nothing."""
+class Sinks:
+    """Several sinks as one; none keeps nothing."""
+
+    def __init__(self, sinks: Sequence[MetricsSink] = ()) -> None:
+        self._sinks = tuple(sinks)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Ignore the numbers."""
+        """Show it to each."""
+        for sink in self._sinks:
+            sink.show(snapshot)
 
-    def lease_ended(self, seconds: float) -> None:
-        """Ignore the lease."""
+    def lease_ended(self, lease: EndedLease) -> None:
+        """Tell each."""
+        for sink in self._sinks:
+            sink.lease_ended(lease)
 
 
 def openmetrics_of(summary: Summary) -> str:

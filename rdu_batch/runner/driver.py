@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from rdu_batch.errors import StoppedEarly
-from rdu_batch.report.metrics import MetricsSink, NoMetrics
+from rdu_batch.report.metrics import EndedLease, MetricsSink, Sinks
 from rdu_batch.report.progress import MAX_WORKER_LINES, Progress, Snapshot
 from rdu_batch.report.wording import counted
 from rdu_batch.runner.actions import Action, Assign, Dismiss, Finish, GiveUp, StartWorker
@@ -20,7 +20,7 @@ from rdu_batch.runner.executor import (
     WorkerLost,
     WorkerReady,
 )
-from rdu_batch.runner.leases import Lease, Task
+from rdu_batch.runner.leases import Lease, LeaseDone, Task
 from rdu_batch.runner.run_account import RunAccount
 from rdu_batch.runner.scheduler import Scheduler
 from rdu_batch.runner.stops import StopRequest
@@ -72,7 +72,7 @@ class Driver:
         self._rows_done_before = rows_done_before
         self._num_wanted = num_wanted
         self._owns = owns
-        self._metrics = metrics or NoMetrics()
+        self._metrics = metrics or Sinks()
         self._now_s = now_s
         self._started_s = self._last_count_s = now_s()
         self._ready_since_s: float | None = None
@@ -165,7 +165,8 @@ class Driver:
         elif isinstance(event, TaskDone):
             self._enter_rows(event.worker_id, event.answer.spent.total_s, now_s)
             self._ledger.answer(event.worker_id, event.answer.spent, now_s, counts=counts)
-            self._metrics.lease_ended(event.answer.spent.total_s)
+            if isinstance(event.answer, LeaseDone):
+                self._metrics.lease_ended(_ended(event.worker_id, event.answer))
         elif isinstance(event, WorkerLost):
             kept = event.done.spent if event.done is not None and counts else TimeSpent()
             self._enter_rows(event.worker_id, kept.total_s, now_s)
@@ -240,3 +241,15 @@ def _in_words(task: Task) -> str:
     if isinstance(task, Lease):
         return f"shard {task.shard}, {counted(task.num_rows, 'row')}"
     return f"seals shard {task.shard}"
+
+
+def _ended(worker_id: int, done: LeaseDone) -> EndedLease:
+    return EndedLease(
+        worker_id,
+        done.shard,
+        done.first_row,
+        done.end_row,
+        done.totals.dead,
+        done.totals.generated_tokens,
+        done.spent.total_s,
+    )

@@ -13,6 +13,7 @@ from rdu_batch.report.metrics import (
     LEASE_SECONDS,
     LEASE_SECONDS_BOUNDS,
     LEASE_SECONDS_HELP,
+    EndedLease,
 )
 from rdu_batch.report.progress import Snapshot
 
@@ -46,6 +47,6 @@ class RayMetrics:
                 counter.inc(more)
                 self._told[measure.name] = measure.of(snapshot)
 
-    def lease_ended(self, seconds: float) -> None:
-        """Tell Ray how long a lease took."""
-        self._leases.observe(seconds)
+    def lease_ended(self, lease: EndedLease) -> None:
+        """Tell Ray how long it took."""
+        self._leases.observe(lease.seconds)

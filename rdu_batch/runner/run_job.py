@@ -40,13 +40,13 @@ from rdu_batch.runner.outlook import predict_run
 from rdu_batch.runner.parents import check_parent, parent_in
 from rdu_batch.runner.part_formats import check_can_pack
 from rdu_batch.runner.ray_counting import ray_counting
-from rdu_batch.runner.ray_metrics import RayMetrics
 from rdu_batch.runner.resume import look_back
 from rdu_batch.runner.retry_seed import RetrySeed
 from rdu_batch.runner.run_account import RunAccount
 from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.run_summary import Epoch, summary_of
 from rdu_batch.runner.scheduler import Scheduler
+from rdu_batch.runner.sinks import told_sinks
 from rdu_batch.runner.stops import StopRequest
 from rdu_batch.runner.submission import SUBMISSION_ID_ENV
 from rdu_batch.runner.takeover import wait_until_free
@@ -251,8 +251,8 @@ class _JobRun:
                     num_workers=scheduler.num_workers,
                 )
                 rows_done_before = plan.num_rows - left.num_pending_rows
-                metrics = RayMetrics(self._spec.name) if executor == "ray" else None
-                self._drive(scheduler, workers, rows_done_before, heartbeat, metrics)
+                with told_sinks(self._spec, executor, self._progress.phase) as metrics:
+                    self._drive(scheduler, workers, rows_done_before, heartbeat, metrics)
                 epoch.leased = scheduler.leased_totals
                 epoch.num_workers = scheduler.num_workers
                 epoch.num_workers_lost = scheduler.num_workers_lost
@@ -270,7 +270,7 @@ class _JobRun:
         executor: Executor,
         rows_done_before: int,
         heartbeat: Heartbeat,
-        metrics: MetricsSink | None,
+        metrics: MetricsSink,
     ) -> None:
         workers = self._spec.workers
         self._progress.phase(f"starting {counted(scheduler.num_workers, 'worker')}")

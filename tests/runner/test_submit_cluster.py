@@ -14,6 +14,8 @@ import pytest
 import requests
 import yaml
 
+from tests.runner.prometheus import answer, program, run_prometheus, until_answered
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("three_nodes")]
 
 DAYS = ("2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23")
@@ -21,6 +23,9 @@ DAYS = ("2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23")
 ROW_S = (0.1, 0.001, 0.02, 0.12)
 #: Small: three nodes share a machine.
 STORE_BYTES = 80 << 20
+OBSERVABILITY = Path(__file__).parents[2] / "deploy" / "observability"
+#: A counter has no sample before its first: the tests' rows have no dead letter.
+DEAD_ROWS = "ray_rdu_batch_dead_rows_total"
 
 
 def free_port():
@@ -163,16 +168,22 @@ def names_in(expression):
     return set(re.findall(r"\bray_rdu_batch_\w+", expression))
 
 
+def dashboard_expressions(job_name):
+    dashboard = json.loads((OBSERVABILITY / "grafana.json").read_text())
+    told = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [one.replace("$job", job_name) for one in told]
+
+
+def alert_expressions():
+    rules = yaml.safe_load((OBSERVABILITY / "alerts.yml").read_text())["groups"][0]["rules"]
+    return [rule["expr"] for rule in rules]
+
+
 def check_metrics(cluster, job_name):
     """What Prometheus would scrape of the head has every number that ``deploy/`` speaks of."""
-    folder = Path(__file__).parents[2] / "deploy" / "observability"
-    dashboard = json.loads((folder / "grafana.json").read_text())
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    rules = yaml.safe_load((folder / "alerts.yml").read_text())["groups"][0]["rules"]
-    expressions += [rule["expr"] for rule in rules]
+    expressions = dashboard_expressions(job_name) + alert_expressions()
     assert all(names_in(expression) for expression in expressions)
-    # Of no dead letter there is nothing to tell yet.
-    wanted = set().union(*map(names_in, expressions)) - {"ray_rdu_batch_dead_rows_total"}
+    wanted = set().union(*map(names_in, expressions)) - {DEAD_ROWS}
     found = set()
     deadline_s = time.monotonic() + 30
     while not wanted <= found:
@@ -232,6 +243,27 @@ def test_a_killed_driver_is_submitted_again_and_goes_on(daily, tmp_path):
     assert daily.parts(day) == daily.undisturbed(day, tmp_path / "calm")
     code, told, stderr = daily.end(daily.start("wait", daily.id_of(day, 1)))
     assert (code, told["state"]) == (12, "killed"), stderr
+
+
+@pytest.mark.servers
+def test_prometheus_answers_whatever_the_dashboard_asks_while_a_job_runs(daily, cluster, tmp_path):
+    """Each panel has a sample of a real scrape; alert rules are rules, and none goes off."""
+    day = DAYS[3]
+    rules = subprocess.run(
+        [program("promtool"), "check", "rules", OBSERVABILITY / "alerts.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (rules.returncode, "3 rules found" in rules.stdout) == (0, True), rules
+    with run_prometheus(cluster.metrics_url, tmp_path) as prometheus:
+        submitter = daily.submit(day)
+        daily.until(day, "_run/commits/*")
+        asked = [one for one in dashboard_expressions(daily.name) if DEAD_ROWS not in one]
+        until_answered(prometheus, asked, timeout_s=60)
+        assert [answer(prometheus, one) for one in alert_expressions()] == [[], [], []]
+        code, told, stderr = daily.end(submitter)
+    assert (code, told["rows"]) == (0, 123), stderr
 
 
 def test_a_stopped_submission_is_never_a_success_and_the_next_one_goes_on(daily):
