@@ -342,7 +342,11 @@ def test_missing_rdu_software_is_said_before_weights_are_bound(
             ["--data_dir", "empty.jsonl"],
             "no prompts: --data_dir empty.jsonl holds none; nothing is",
         ),
-        (["--examples_to_generate", "0"], "no prompts: --examples_to_generate is 0; nothing is"),
+        pytest.param(
+            ["--examples_to_generate", "0"],
+            "no prompts: --examples_to_generate is 0; nothing is",
+            marks=pytest.mark.all_only,
+        ),
     ],
 )
 def test_no_prompts_are_an_empty_line_and_a_word_about_why(

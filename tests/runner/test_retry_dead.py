@@ -199,7 +199,7 @@ POINTS = [
     ("put_file", r"manifest\.json"),
 ]
 #: Each point with both moments; `make test` takes three: while seeding, running and publishing.
-IN_SHORT = {(3, "after"), (9, "before")}
+IN_SHORT = {(3, "after")}
 MOMENTS = [
     pytest.param(
         *point, moment, marks=[] if (number, moment) in IN_SHORT else [pytest.mark.all_only]

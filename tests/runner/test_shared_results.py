@@ -76,6 +76,7 @@ def test_datasets_loads_a_glob_of_parts(outputs, predictions, part_format, tmp_p
 
 
 @pytest.mark.ray
+@pytest.mark.all_only
 def test_ray_data_reads_the_parts(outputs, predictions):
     ray = pytest.importorskip("ray")
     data = pytest.importorskip("ray.data")
