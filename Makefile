@@ -11,11 +11,12 @@ SIDE_BY_SIDE := -n 4 --dist loadgroup
 DEBIAN_PROGRAMS := openssh-server chromium prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-servers bench check format clean
+.PHONY: help demo test test-all test-cluster test-servers bench check format clean
 
 help:
 	@echo "make demo      compile SmolLM2-135M and run jobs/reviews.yaml with two workers"
 	@echo "make test      set up and run the tests            make test-all  the slow ones too"
+	@echo "make test-cluster   submit to a Ray cluster of three nodes, kill what can be killed"
 	@echo "make test-servers   install what tests start (azurite, sshd, Chromium, ...)"
 	@echo "make bench     measure compiled models beside what this machine can do"
 	@echo "make check     format, lint, types, import rules   make format    let ruff rewrite"
@@ -48,6 +49,10 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ""
+
+# A Ray cluster of three nodes, with a machine for itself.
+test-cluster: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "" tests/runner/test_submit_cluster.py
 
 # What is missing is skipped by the tests, with its reason; where CI is set, it fails.
 test-servers: $(VENV)/.dev

@@ -115,6 +115,8 @@ def _submission(submission_id: str, address: str | None) -> tuple[str, dict[str,
 
 def _show(found: OutputStatus) -> None:
     click.echo(f"{found.output}: {found.state}", err=True)
+    if found.state == "empty":
+        click.echo("  no job has begun there; it should be the output.url of a job file", err=True)
     if found.name is not None:
         click.echo(f"  job     {found.name}", err=True)
     if found.shards:

@@ -50,7 +50,8 @@ def load_spec(
     Args:
         text: the file's YAML.
         source: its name in messages.
-        overrides: ``a.b=VALUE`` as given to ``--set``, VALUE in YAML; a later one wins.
+        overrides: ``a.b=VALUE`` as given to ``--set``, VALUE in YAML, or a text that begins with
+            ``{{``; a later one wins.
         date: fills ``{date}``, such as ``2026-11-22``.
         limit: replaces ``input.limit``.
 
@@ -122,6 +123,10 @@ def _override(tree: Source, override: str, place: Place) -> None:
     if not equals or not all(keys):
         wanted = "wanted a.b=VALUE, such as generation.max_new_tokens=32"
         tree.problems.append(Problem(place, (), f"found no key or no value; {wanted}"))
+        return
+    if value_text.lstrip().startswith("{{"):
+        # No YAML, but what a template may begin with.
+        _put(tree, keys, value_text, place)
         return
     read = read_yaml(value_text, place)
     if read.problems:

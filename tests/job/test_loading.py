@@ -328,6 +328,13 @@ def test_an_option_sets_any_leaf_with_its_yaml_type(small_job: str) -> None:
     assert spec.prompt.field == "a=b"
 
 
+def test_a_template_that_begins_with_a_name_is_a_text(small_job: str) -> None:
+    """To YAML it would be a mapping within a mapping."""
+    overrides = ["prompt={}", "prompt.template={{ row.text }}: short"]
+    spec = load_spec(small_job, source="job.yaml", overrides=overrides)
+    assert spec.prompt.template == "{{ row.text }}: short"
+
+
 def test_a_later_option_wins_and_a_right_option_heals_a_wrong_file(small_job: str) -> None:
     """Only what is left in the end is checked."""
     text = small_job.replace("[in.jsonl]", "[3, 4]")

@@ -1,4 +1,7 @@
-"""Jobs submitted to a real Ray cluster of three nodes, and what may be killed meanwhile."""
+"""Jobs submitted to a real Ray cluster of three nodes, and what may be killed meanwhile.
+
+``make test-cluster`` runs these alone: much happens in them at moments, on a machine for itself.
+"""
 
 import json
 import os
@@ -16,7 +19,10 @@ import yaml
 
 from tests.runner.prometheus import answer, program, run_prometheus, until_answered
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("three_nodes")]
+pytestmark = [
+    *(pytest.mark.ray, pytest.mark.slow, pytest.mark.all_only),
+    pytest.mark.xdist_group("three_nodes"),
+]
 
 DAYS = ("2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23")
 #: How long a row of each day takes: as long as must be left when something is killed or stopped.
