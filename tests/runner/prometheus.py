@@ -24,12 +24,13 @@ def program(name):
 
 
 @contextmanager
-def run_prometheus(scraped_url, folder):
-    """Its own address; twice a second it scrapes the other."""
+def run_prometheus(scraped_url, folder, rules):
+    """Its own address; twice a second it scrapes the other and evaluates that file's rules."""
     scraped = urlsplit(scraped_url)
     config = folder / "prometheus.yml"
     config.write_text(
-        "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\n"
+        "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}\n"
+        f"rule_files: ['{rules}']\n"
         "scrape_configs:\n"
         f"  - {{job_name: ray, metrics_path: {scraped.path}, "
         f"static_configs: [{{targets: ['{scraped.netloc}']}}]}}\n"
@@ -53,11 +54,24 @@ def run_prometheus(scraped_url, folder):
         server.wait(timeout=30)
 
 
+def ask(url, what, **params):
+    reply = requests.get(f"{url}/api/v1/{what}", params=params, timeout=10).json()
+    assert reply["status"] == "success", (params, reply)
+    return reply["data"]
+
+
 def answer(url, expression):
     """The samples of an instant query; an expression that is none fails."""
-    reply = requests.get(f"{url}/api/v1/query", params={"query": expression}, timeout=10).json()
-    assert reply["status"] == "success", (expression, reply)
-    return reply["data"]["result"]
+    return ask(url, "query", query=expression)["result"]
+
+
+def alerts(url):
+    """Each alert's name and its (health, state), by the rules' own evaluation.
+
+    An alert that waits out its ``for`` is "pending"; one that would wake somebody is "firing".
+    """
+    (group,) = ask(url, "rules")["groups"]
+    return {rule["name"]: (rule["health"], rule["state"]) for rule in group["rules"]}
 
 
 def until_answered(url, expressions, timeout_s):

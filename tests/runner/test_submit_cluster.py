@@ -17,7 +17,7 @@ import pytest
 import requests
 import yaml
 
-from tests.runner.prometheus import answer, program, run_prometheus, until_answered
+from tests.runner.prometheus import alerts, program, run_prometheus, until_answered
 
 pytestmark = [
     *(pytest.mark.ray, pytest.mark.slow, pytest.mark.all_only),
@@ -262,14 +262,17 @@ def test_prometheus_answers_whatever_the_dashboard_asks_while_a_job_runs(daily, 
         check=False,
     )
     assert (rules.returncode, "3 rules found" in rules.stdout) == (0, True), rules
-    with run_prometheus(cluster.metrics_url, tmp_path) as prometheus:
+    with run_prometheus(cluster.metrics_url, tmp_path, OBSERVABILITY / "alerts.yml") as prometheus:
         submitter = daily.submit(day)
         daily.until(day, "_run/commits/*")
         asked = [one for one in dashboard_expressions(daily.name) if DEAD_ROWS not in one]
         until_answered(prometheus, asked, timeout_s=60)
-        assert [answer(prometheus, one) for one in alert_expressions()] == [[], [], []]
+        evaluated = alerts(prometheus)
         code, told, stderr = daily.end(submitter)
     assert (code, told["rows"]) == (0, 123), stderr
+    assert len(evaluated) == 3
+    assert {health for health, _ in evaluated.values()} == {"ok"}, evaluated
+    assert "firing" not in {state for _, state in evaluated.values()}, evaluated
 
 
 def test_a_stopped_submission_is_never_a_success_and_the_next_one_goes_on(daily):
