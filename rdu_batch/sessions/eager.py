@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rdu_batch.errors import SessionBroken
+from rdu_batch.sessions.cache_argument import cache_argument
 from rdu_batch.sessions.door import SessionInfo, Step, check_logit
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class EagerSession:
     def __init__(self, info: SessionInfo, model: Any) -> None:
         self._info = info
         self._model = model
+        self._cache_argument = cache_argument(model)
         self._cache: Any = None
         self._next_position: int | None = None
 
@@ -108,9 +110,9 @@ class EagerSession:
                 output = self._model(
                     input_ids=torch.tensor([ids]),
                     position_ids=torch.arange(start, start + len(ids))[None],
-                    past_key_values=self._cache,
                     use_cache=True,
                     logits_to_keep=1,
+                    **{self._cache_argument: self._cache},
                 )
                 logits_1V = output.logits[:, -1].float()
         except RuntimeError as error:

@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from rdu_batch.errors import ArtifactError
+from rdu_batch.sessions.cache_argument import cache_argument
 from rdu_batch.sessions.inductor.cache import in_place_cache
 from rdu_batch.sessions.inductor.families import cannot_compile, reason_of
 from rdu_batch.sessions.inductor.geometry import (
@@ -73,6 +74,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model: Any = model
         self.last_position = last_position
+        self.cache_argument = cache_argument(model)
 
     def forward(
         self,
@@ -99,9 +101,9 @@ class Graph(nn.Module):
             inputs_embeds=embedded,
             position_ids=position_ids,
             attention_mask=None,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=scored_1,
+            **{self.cache_argument: cache},
         )
         cache.check_used()
         logits_1V = output.logits[:, -1].float()

@@ -32,6 +32,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rdu_batch.errors import ArtifactError, UsageError
+from rdu_batch.sessions.cache_argument import cache_argument
 from rdu_batch.sessions.inductor.attention import grouped_attention
 from rdu_batch.sessions.inductor.rotary import freeze_rotary, rotary_limit
 from rdu_batch.sessions.samba import gpt2_patch
@@ -124,6 +125,7 @@ class CachedModel(nn.Module):
         super().__init__()
         self.model: Any = model
         self.max_seq_length = max_seq_length
+        self.cache_argument = cache_argument(model)
 
     def forward(
         self,
@@ -159,9 +161,9 @@ class CachedModel(nn.Module):
             position_ids=position_ids,
             # Of four dimensions: transformers takes such a mask as it is.
             attention_mask=masked_CN[None, None],
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=last_token_index,
+            **{self.cache_argument: cache},
         )
         return output.logits.float(), tuple(cache.layers)
 
