@@ -52,7 +52,8 @@ test-all: $(VENV)/.dev
 
 # A Ray cluster of three nodes, with a machine for itself.
 test-cluster: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "" tests/runner/test_submit_cluster.py
+	$(BIN)/python -m pytest -m "" tests/runner/test_submit_cluster.py \
+	  tests/runner/test_ray_tokens.py
 
 # What is missing is skipped by the tests, with its reason; where CI is set, it fails.
 test-servers: $(VENV)/.dev

@@ -197,6 +197,6 @@ def _unreachable(address: str | None, error: Exception) -> ClusterError:
     return ClusterError(
         f"Ray at {address or 'its default address'} cannot be reached: {error}. "
         "Start one with `ray start --head`, name another with --address, or use "
-        "--address local (a Ray for this job alone) or --executor inline (no Ray). A cluster that "
-        "wants a token is reached with RAY_AUTH_MODE=token and the token in ~/.ray/auth_token."
+        "--address local (a Ray for this job alone) or --executor inline (no Ray). A token that a "
+        "cluster wants is looked for in RAY_AUTH_TOKEN and ~/.ray/auth_token."
     )

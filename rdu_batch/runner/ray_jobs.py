@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 
 from rdu_batch.errors import ClusterError
+from rdu_batch.runner.ray_tokens import headers_for_proxy, token_at_hand
 from rdu_batch.runner.submission import (
     SHIPPED_JOB_FILE,
     SUBMISSION_ID_ENV,
@@ -29,6 +30,7 @@ REQUEST_TIMEOUT_S: Final = 30.0
 #: Where Ray's own client looks first, whatever address it is given.
 _ADDRESS_VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _NOT_FOUND: Final = 404
+_AUTHORIZATION: Final = "Authorization"
 #: What Ray's head says while none of its agents is there.
 _TRY_AGAIN: Final = "try again later"
 
@@ -126,8 +128,8 @@ class RayJobs:
         except (RayError, RequestException, OSError, RuntimeError, ValueError) as error:
             raise ClusterError(
                 f"{self._place()} does not answer: {_first_line(error)}. Name its dashboard with "
-                "--address http://HOST:8265, or in RAY_API_SERVER_ADDRESS; a cluster that wants a "
-                "token is reached with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+                "--address http://HOST:8265, or in RAY_API_SERVER_ADDRESS; a token that it wants "
+                "is looked for in RAY_AUTH_TOKEN and ~/.ray/auth_token"
             ) from error
 
     def _place(self) -> str:
@@ -144,23 +146,33 @@ class _Refused(Exception):
 
 
 def _open_client(address: str | None) -> Any:
+    import ray.exceptions
     from ray.job_submission import JobSubmissionClient
 
+    # Releases of Ray without tokens have no such error either.
+    wants_token: Any = getattr(ray.exceptions, "AuthenticationError", ())
     # It says at INFO that a package is uploaded, by a level of its own.
     logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):
-        """Ray's, whose requests end."""
+        """Ray's, whose requests end, and bring a token that is at hand where one is wanted."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             options.setdefault("timeout", REQUEST_TIMEOUT_S)
+            try:
+                return super()._do_request(method, endpoint, **options)
+            except wants_token:
+                token = token_at_hand()
+                if token is None or _AUTHORIZATION in self._headers:
+                    raise
+                self._headers[_AUTHORIZATION] = f"Bearer {token}"
             return super()._do_request(method, endpoint, **options)
 
         def _raise_error(self, answer: Any) -> None:
             raise _Refused(answer.status_code, answer.text)
 
     with _address_alone(address):
-        return Client(address)
+        return Client(address, headers=headers_for_proxy())
 
 
 @contextmanager
