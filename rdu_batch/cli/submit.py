@@ -83,12 +83,18 @@ def _submit(
     ci_output: CiOutput,
 ) -> int:
     from rdu_batch.runner.ray_jobs import RayJobs
-    from rdu_batch.runner.shipping import shipped_job
+    from rdu_batch.runner.shipping import is_local, shipped_job
     from rdu_batch.runner.submission import submission_key
     from rdu_batch.runner.submitting import submit_job
 
     jobs = RayJobs(address)
     spec = shipped_job(spec)
+    if is_local(spec.output.url):
+        click.echo(
+            f"rdu-batch: {spec.output.url} is a folder: it must be the same one on every node and "
+            "here, such as a shared disk; a store's URL needs none",
+            err=True,
+        )
     key = submission_key(spec.name, date)
     while True:
         submitted = submit_job(jobs, spec, key, python=python)

@@ -151,8 +151,9 @@ def _open_client(address: str | None) -> Any:
 
     # Releases of Ray without tokens have no such error either.
     wants_token: Any = getattr(ray.exceptions, "AuthenticationError", ())
-    # It says at INFO that a package is uploaded, by a level of its own.
-    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
+    # They say at INFO that a package is made and uploaded, by levels of their own.
+    for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):
         """Ray's, whose requests end, and bring a token that is at hand where one is wanted."""
