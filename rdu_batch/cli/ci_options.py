@@ -29,6 +29,12 @@ class CiOutput:
     junit_file: Path | None
     ci: str
     fail_on: str
+    only_json: bool = False
+
+    def say(self, text: str, *, nl: bool = True) -> None:
+        """Say something to people, unless nothing but the JSON line is wanted."""
+        if not self.only_json:
+            click.echo(text, err=True, nl=nl)
 
     def judged(self, summary: Summary) -> Summary:
         """The summary with the exit code that ``--fail-on`` asks for."""
@@ -105,9 +111,10 @@ def ci_options(command: Callable[..., int]) -> Callable[..., int]:
         junit_xml: Path | None,
         ci: str,
         fail_on: str,
+        only_json: bool,
         **options: Any,
     ) -> int:
-        output = CiOutput(summary_file, junit_xml, ci, fail_on)
+        output = CiOutput(summary_file, junit_xml, ci, fail_on, only_json)
         return command(*arguments, ci_output=output, **options)
 
     path = click.Path(dir_okay=False, path_type=Path)
@@ -128,6 +135,12 @@ def ci_options(command: Callable[..., int]) -> Callable[..., int]:
         ),
         click.option("--junit-xml", type=path, help="Write a JUnit report, which GitLab shows."),
         click.option("--summary-file", type=path, help="Write a summary in Markdown."),
+        click.option(
+            "--json",
+            "only_json",
+            is_flag=True,
+            help="Nothing on standard error but errors; standard output is one JSON object anyway.",
+        ),
     ):
         told = option(told)
     return told

@@ -90,18 +90,19 @@ def run_spec(
 ) -> int:
     """Run a job and say how it ended; the exit code."""
     from rdu_batch.report.ci_text import without_commands
-    from rdu_batch.report.progress import open_progress
+    from rdu_batch.report.progress import Silent, open_progress
     from rdu_batch.report.samples import sample_predictions
     from rdu_batch.runner.page_out import keep_page
     from rdu_batch.runner.published import read_lines
     from rdu_batch.runner.run_job import run_job
     from rdu_batch.storage.store import open_store
 
-    with ci_output.telling_errors(spec.name), closing(open_progress()) as progress:
+    shown = Silent() if ci_output.only_json else open_progress()
+    with ci_output.telling_errors(spec.name), closing(shown) as progress:
         summary = run_job(spec, executor=executor, address=address, progress=progress)
         keep_page(summary, progress.phase)
     summary = ci_output.judged(summary)
-    click.echo(summary.to_text(), err=True)
+    ci_output.say(summary.to_text())
     if samples:
         click.echo("", err=True)
         for line in sample_predictions(open_store(spec.output.url), samples, read_lines):

@@ -64,8 +64,8 @@ def wait_and_tell(
             submission_id,
             output_url,
             timeout_s=timeout_s,
-            tell=lambda text: click.echo(f"rdu-batch: {text}", err=True),
-            tell_log=lambda text: click.echo(without_commands(text), err=True, nl=False),
+            tell=lambda text: ci_output.say(f"rdu-batch: {text}"),
+            tell_log=lambda text: ci_output.say(without_commands(text), nl=False),
         )
     except KeyboardInterrupt:
         raise WaitEnded(
@@ -73,7 +73,7 @@ def wait_and_tell(
             f"{submission_id}`, or stop it with `rdu-batch stop {submission_id}`"
         ) from None
     if ending.is_worth_another and may_submit_again:
-        click.echo(f"rdu-batch: {submission_id}: {ending.message}; submitting again", err=True)
+        ci_output.say(f"rdu-batch: {submission_id}: {ending.message}; submitting again")
         return None
     if output_url is None:
         state = jobs.state(submission_id)
@@ -81,7 +81,7 @@ def wait_and_tell(
     document = ci_output.judged_json(told(submission_id, output_url, ending))
     line = f"{submission_id}: {document['state']}, exit {document['exit']}"
     message = f": {ending.message}" if ending.message else ""
-    click.echo(without_commands(f"rdu-batch: {line}{message}"), err=True)
+    ci_output.say(without_commands(f"rdu-batch: {line}{message}"))
     ci_output.tell(document, submission_id)
     click.echo(json.dumps(document, ensure_ascii=False))
     code: int = document["exit"]

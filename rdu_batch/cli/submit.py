@@ -90,16 +90,15 @@ def _submit(
     jobs = RayJobs(address)
     spec = shipped_job(spec)
     if is_local(spec.output.url):
-        click.echo(
+        ci_output.say(
             f"rdu-batch: {spec.output.url} is a folder: it must be the same one on every node and "
-            "here, such as a shared disk; a store's URL needs none",
-            err=True,
+            "here, such as a shared disk; a store's URL needs none"
         )
     key = submission_key(spec.name, date)
     while True:
         submitted = submit_job(jobs, spec, key, python=python)
         how = "submitted" if submitted.is_new else "found"
-        click.echo(f"rdu-batch: {how} {submitted.id}, output {spec.output.url}", err=True)
+        ci_output.say(f"rdu-batch: {how} {submitted.id}, output {spec.output.url}")
         if not num_submits:
             told = {"submission_id": submitted.id, "state": how, "output": spec.output.url}
             click.echo(json.dumps({**told, "exit": 0}, ensure_ascii=False))

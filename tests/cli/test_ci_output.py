@@ -127,3 +127,13 @@ def test_a_row_gives_the_runner_no_command(run_in_ci, tmp_path):
     assert "owned" in done.stderr
     assert commands_of(done) == []
     assert "##[" not in done.stderr
+
+
+def test_with_json_alone_standard_error_has_nothing_but_errors(run_in_ci):
+    """Standard output is the one object, as ever; an error is said to people, too."""
+    done = run_in_ci("--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["predictions"] == 2
+    done = run_in_ci("--json", "--set", "generation.temperature=warm")
+    assert done.stderr.startswith("rdu-batch: error: ")
+    assert json.loads(done.stdout)["exit"] == done.returncode == 3
