@@ -24,7 +24,8 @@ A message says what failed, where, what was found, what was wanted, and what to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -32,6 +33,8 @@ class RduBatchError(Exception):
     """Base of all errors raised on purpose; the command line prints it without a traceback."""
 
     exit_code: ClassVar[int] = 1
+    #: For the JSON line: ``name`` and ``output`` of the job, where they are known.
+    about: Mapping[str, str] = MappingProxyType({})
 
 
 class UsageError(RduBatchError):

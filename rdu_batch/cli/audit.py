@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rdu_batch.report.ci_text import json_line
+
 if TYPE_CHECKING:
     from rdu_batch.runner.audit import AuditReport
     from rdu_batch.runner.row_comparison import Difference
@@ -71,7 +73,7 @@ def audit(
         progress.close()
     for line in _text(report):
         click.echo(line, err=True)
-    click.echo(json.dumps(report.to_json(), ensure_ascii=False, default=str))
+    click.echo(json_line(report.to_json(), default=str))
     return report.exit
 
 

@@ -5,12 +5,12 @@ Promises: progress on stderr; a table, then one JSON line on stdout.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 import click
 
+from rdu_batch.report.ci_text import json_line
 from rdu_batch.sessions.bench.settings import (
     DEFAULT_NEW_TOKENS,
     DEFAULT_PROMPT_TOKENS,
@@ -84,5 +84,5 @@ def bench_command(
     report = bench(settings, say)
     for line in report.to_lines():
         click.echo(line)
-    click.echo(json.dumps(report.to_json()))
+    click.echo(json_line(report.to_json()))
     return 0

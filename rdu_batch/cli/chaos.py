@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from rdu_batch.cli.job_file import read_job_file
+from rdu_batch.report.ci_text import json_line
 
 
 @click.command()
@@ -117,5 +116,5 @@ def chaos(
         progress.close()
     for line in report.lines():
         click.echo(line, err=True)
-    click.echo(json.dumps(report.to_json(), ensure_ascii=False))
+    click.echo(json_line(report.to_json()))
     return report.exit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -53,34 +53,48 @@ class CiOutput:
             code = 0
         return {**told, "exit": code}
 
+    def forget_earlier(self) -> None:
+        """Remove the files that an earlier run left: a run that is killed tells of nothing."""
+        for path in (self.summary_file, self.junit_file):
+            if path is not None:
+                with suppress(OSError):  # said where it is written
+                    path.unlink(missing_ok=True)
+
     @contextmanager
-    def telling_errors(self, name: str) -> Iterator[None]:
-        """An error that ends the run is told in every place, too."""
+    def telling_errors(self, title: str, **about: str) -> Iterator[None]:
+        """An error that ends the run is told in every place, too.
+
+        Args:
+            title: of the run; see ``tell``.
+            about: what the JSON line says besides: ``name`` and ``output``.
+        """
         try:
             yield
         except RduBatchError as error:
+            error.about = {**about, **error.about}
             told = {"exit": error.exit_code, "error": type(error).__name__, "message": str(error)}
-            self.tell(told, name)
+            self.tell({**error.about, **told}, title)
             raise
 
-    def tell(self, told: Mapping[str, Any], name: str) -> None:
+    def tell(self, told: Mapping[str, Any], title: str) -> None:
         """Write what was asked for.
 
         Args:
             told: the JSON object that ends standard output.
-            name: of the job.
+            title: the job's name and its date, or a submission's id.
         """
         is_github = self._is_github()
         if is_github:
-            for command in github_annotations(told, name):
+            for command in github_annotations(told, title):
                 click.echo(command, err=True)
         step_summary = os.environ.get("GITHUB_STEP_SUMMARY") if is_github else None
+        summary = summary_markdown(told, title, fail_on=self.fail_on).encode()
         if step_summary:
-            _write(Path(step_summary), summary_markdown(told, name).encode(), mode="ab")
+            _write(Path(step_summary), summary, mode="ab")
         if self.summary_file is not None:
-            _write(self.summary_file, summary_markdown(told, name).encode())
+            _write(self.summary_file, summary)
         if self.junit_file is not None:
-            _write(self.junit_file, junit_xml(told, name))
+            _write(self.junit_file, junit_xml(told, title, fail_on=self.fail_on))
 
     def _is_github(self) -> bool:
         return self.ci == "github" or (
@@ -95,10 +109,16 @@ NO_CI_OUTPUT: Final = CiOutput(None, None, "auto", "limit")
 def _write(path: Path, content: bytes, mode: str = "wb") -> None:
     """A file of ours that cannot be written is said, and changes no exit code."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open(mode) as file:
             file.write(content)
     except OSError as error:
         click.echo(f"rdu-batch: cannot write {path}: {error.strerror}", err=True)
+
+
+def title_of(name: str, date: str | None) -> str:
+    """What a run is called where people read of it: which job, and of which day."""
+    return f"{name} {date}" if date else name
 
 
 def ci_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -115,6 +135,7 @@ def ci_options(command: Callable[..., int]) -> Callable[..., int]:
         **options: Any,
     ) -> int:
         output = CiOutput(summary_file, junit_xml, ci, fail_on, only_json)
+        output.forget_earlier()
         return command(*arguments, ci_output=output, **options)
 
     path = click.Path(dir_okay=False, path_type=Path)

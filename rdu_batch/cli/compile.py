@@ -9,7 +9,6 @@ there is something to compile.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -27,6 +26,7 @@ from rdu_batch.cli.tutorial_flags import (
     whole_numbers,
 )
 from rdu_batch.errors import UsageError
+from rdu_batch.report.ci_text import json_line
 
 if TYPE_CHECKING:
     from rdu_batch.sessions.compile_settings import CompileSettings
@@ -110,7 +110,7 @@ def compile_command(model: str | None, **options: Any) -> None:
         and not (model or options["checkpoint_name"])
     )
     model = model or options["model_name_or_path"]
-    print(json.dumps(_compile(model, out_url, options, without_weights=without_weights)))
+    print(json_line(_compile(model, out_url, options, without_weights=without_weights)))
 
 
 def _out_url(options: dict[str, Any]) -> str:

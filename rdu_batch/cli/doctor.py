@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
+
+from rdu_batch.report.ci_text import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ def doctor(stores: tuple[str, ...]) -> int:
     for line in _lines(found):
         click.echo(line, err=True)
     exit_code = next((store.exit for store in found.stores if store.exit), 0)
-    click.echo(json.dumps(asdict(found) | {"exit": exit_code}, ensure_ascii=False))
+    click.echo(json_line(asdict(found) | {"exit": exit_code}))
     return exit_code
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from rdu_batch.report.ci_text import json_line
 
 
 @click.command()
@@ -42,7 +42,7 @@ def gc(output: str, dry_run: bool, sealed: bool) -> int:
             err=True,
         )
     document = {"output": store.url, "dry_run": dry_run, **removed.to_json()}
-    click.echo(json.dumps(document, ensure_ascii=False))
+    click.echo(json_line(document))
     return removed.exit
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import os
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from rdu_batch import __version__
 from rdu_batch.errors import Interrupted, RduBatchError, SpecError
-from rdu_batch.report.ci_text import without_commands
+from rdu_batch.report.ci_text import json_line, without_commands
 
 #: Verb, module and command object; a module is imported only when its verb is used.
 VERBS = {
@@ -153,10 +154,12 @@ def fail(error: RduBatchError) -> int:
     told = f"rdu-batch: error: {heading}:\n{error}" if heading else f"rdu-batch: error: {error}"
     # It may quote a row: in a runner of GitHub no line of it may give a command.
     click.echo(without_commands(told), err=True)
-    click.echo(_json_of(error.exit_code, type(error).__name__, str(error)))
+    click.echo(_json_of(error.exit_code, type(error).__name__, str(error), error.about))
     return error.exit_code
 
 
-def _json_of(exit_code: int, kind: str, message: str) -> str:
-    document: dict[str, Any] = {"exit": exit_code, "error": kind, "message": message}
-    return json.dumps(document, ensure_ascii=False)
+def _json_of(
+    exit_code: int, kind: str, message: str, about: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    document: dict[str, Any] = {**about, "exit": exit_code, "error": kind, "message": message}
+    return json_line(document)

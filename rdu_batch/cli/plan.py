@@ -6,13 +6,13 @@ to stderr. An output that has its plan already is described by that plan, becaus
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rdu_batch.cli.job_file import job_file_options, read_job_file
 from rdu_batch.errors import OutputMismatch
+from rdu_batch.report.ci_text import json_line
 
 if TYPE_CHECKING:
     from rdu_batch.dataset.planning import PlannedJob, RecutCost
@@ -106,7 +106,7 @@ def plan(
         **outlook.to_json(),
         "exit": exit_code,
     }
-    click.echo(json.dumps(summary, ensure_ascii=False))
+    click.echo(json_line(summary))
     return exit_code
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from rdu_batch.errors import StoreError
+from rdu_batch.report.ci_text import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def probe(url: str) -> int:
     exit_code = 0 if found.protocol is Protocol.CREATE_ONCE else StoreError.exit_code
     for line in _table(found):
         click.echo(line, err=True)
-    click.echo(json.dumps(found.to_json() | {"exit": exit_code}, ensure_ascii=False))
+    click.echo(json_line(found.to_json() | {"exit": exit_code}))
     return exit_code
 
 

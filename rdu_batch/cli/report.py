@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from rdu_batch.report.ci_text import json_line
 
 
 @click.command()
@@ -41,5 +42,5 @@ def report(output: str, out: Path, price_per_worker_hour: float | None) -> int:
         ) from error
     click.echo(f"{facts.output}: {facts.state}; page written to {out}", err=True)
     told = {"output": facts.output, "state": facts.state, "page": str(out), "exit": 0}
-    click.echo(json.dumps(told, ensure_ascii=False))
+    click.echo(json_line(told))
     return 0

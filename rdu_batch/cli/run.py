@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rdu_batch.cli.ci_options import NO_CI_OUTPUT, CiOutput, ci_options
+from rdu_batch.cli.ci_options import NO_CI_OUTPUT, CiOutput, ci_options, title_of
 from rdu_batch.cli.executor_options import executor_options
 from rdu_batch.cli.job_file import job_file_options, read_job_file
 from rdu_batch.cli.tutorial_run import has_output, is_tutorial, tutorial_run
+from rdu_batch.storage.options_in_force import without_secrets
 
 if TYPE_CHECKING:
     from rdu_batch.job.spec import JobSpec
@@ -77,11 +78,19 @@ def run(
     """
     with ci_output.telling_errors(job_file):
         spec = read_job_file(job_file, overrides, date, limit)
-    return run_spec(spec, executor=executor, address=address, samples=samples, ci_output=ci_output)
+    return run_spec(
+        spec,
+        title_of(spec.name, date),
+        executor=executor,
+        address=address,
+        samples=samples,
+        ci_output=ci_output,
+    )
 
 
 def run_spec(
     spec: JobSpec,
+    title: str,
     *,
     executor: ExecutorKind,
     address: str | None,
@@ -98,7 +107,8 @@ def run_spec(
     from rdu_batch.storage.store import open_store
 
     shown = Silent() if ci_output.only_json else open_progress()
-    with ci_output.telling_errors(spec.name), closing(shown) as progress:
+    about = {"name": spec.name, "output": without_secrets(spec.output.url)}
+    with ci_output.telling_errors(title, **about), closing(shown) as progress:
         summary = run_job(spec, executor=executor, address=address, progress=progress)
         keep_page(summary, progress.phase)
     summary = ci_output.judged(summary)
@@ -108,6 +118,6 @@ def run_spec(
         for line in sample_predictions(open_store(spec.output.url), samples, read_lines):
             # Predictions are text of anyone's: in a runner of GitHub none may give it a command.
             click.echo(without_commands(line), err=True)
-    ci_output.tell(summary.to_json(), spec.name)
+    ci_output.tell(summary.to_json(), title)
     click.echo(summary.to_line())
     return summary.exit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 
 from rdu_batch.cli.submission_options import jobs_address
 from rdu_batch.errors import Interrupted, UsageError
+from rdu_batch.report.ci_text import json_line
 from rdu_batch.report.summary import EXIT_TOO_MANY_DEAD
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def status(target: str, address: str | None, tells_by_code: bool, watch_s: float
     if watch_s is not None:
         found = _watch(store, found, watch_s)
     code = _code_of(found) if tells_by_code else 0
-    click.echo(json.dumps({**found.to_json(), **told, "exit": code}, ensure_ascii=False))
+    click.echo(json_line({**found.to_json(), **told, "exit": code}))
     return code
 
 

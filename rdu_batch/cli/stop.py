@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from rdu_batch.cli.submission_options import jobs_address
 from rdu_batch.errors import UsageError
+from rdu_batch.report.ci_text import json_line
 
 
 @click.command()
@@ -29,5 +28,5 @@ def stop(submission_id: str, address: str | None) -> int:
     how = "stopping" if was_running else f"it had ended before: {state.status}"
     click.echo(f"rdu-batch: {submission_id}: {how}", err=True)
     told = {"submission_id": submission_id, "stopping": was_running, "exit": 0}
-    click.echo(json.dumps(told))
+    click.echo(json_line(told))
     return 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rdu_batch.errors import WaitEnded
-from rdu_batch.report.ci_text import without_commands
+from rdu_batch.report.ci_text import json_line, without_commands
 
 if TYPE_CHECKING:
     from rdu_batch.cli.ci_options import CiOutput
@@ -83,6 +82,6 @@ def wait_and_tell(
     message = f": {ending.message}" if ending.message else ""
     ci_output.say(without_commands(f"rdu-batch: {line}{message}"))
     ci_output.tell(document, submission_id)
-    click.echo(json.dumps(document, ensure_ascii=False))
+    click.echo(json_line(document))
     code: int = document["exit"]
     return code

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from rdu_batch.cli.ci_options import CiOutput, ci_options
+from rdu_batch.cli.ci_options import CiOutput, ci_options, title_of
 from rdu_batch.cli.job_file import job_file_options, read_job_file
 from rdu_batch.cli.submission_options import jobs_address, wait_and_tell, wait_options
+from rdu_batch.report.ci_text import json_line
+from rdu_batch.storage.options_in_force import without_secrets
 
 if TYPE_CHECKING:
     from rdu_batch.job.spec import JobSpec
@@ -60,7 +61,8 @@ def submit(
     """
     with ci_output.telling_errors(job_file):
         spec = read_job_file(job_file, overrides, date, limit)
-    with ci_output.telling_errors(spec.name):
+    about = {"name": spec.name, "output": without_secrets(spec.output.url)}
+    with ci_output.telling_errors(title_of(spec.name, date), **about):
         return _submit(
             spec,
             date,
@@ -101,7 +103,7 @@ def _submit(
         ci_output.say(f"rdu-batch: {how} {submitted.id}, output {spec.output.url}")
         if not num_submits:
             told = {"submission_id": submitted.id, "state": how, "output": spec.output.url}
-            click.echo(json.dumps({**told, "exit": 0}, ensure_ascii=False))
+            click.echo(json_line({**told, "exit": 0}))
             return 0
         num_submits -= 1
         code = wait_and_tell(

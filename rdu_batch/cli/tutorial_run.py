@@ -218,7 +218,7 @@ def _run_job(options: dict[str, Any], given: set[str]) -> int:
     if limit is None:
         _say("a job: all rows are run; --limit N runs the first N")
     spec = _spec(options, limit)
-    return run_spec(spec, executor=options["executor"], address=options["address"])
+    return run_spec(spec, spec.name, executor=options["executor"], address=options["address"])
 
 
 def _spec(options: dict[str, Any], limit: int | None) -> JobSpec:
@@ -248,7 +248,7 @@ def _spec(options: dict[str, Any], limit: int | None) -> JobSpec:
         "output": {"url": options["output"]},
         "workers": {"resources": {"RDU": 1}} if kind in _ON_RDU else {},
     }
-    text = json.dumps(document, ensure_ascii=False)
+    text = json.dumps(document)
     return load_spec(text, source="run --inference", overrides=options["overrides"], limit=limit)
 
 

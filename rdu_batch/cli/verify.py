@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from rdu_batch.errors import VerifyFailed
+from rdu_batch.report.ci_text import json_line
 
 REPAIR = (
     "rdu-batch: to repair: delete the damaged files, manifest.json and _SUCCESS, then run the job "
@@ -41,5 +40,5 @@ def verify(output: str) -> int:
         "problems": found.problems,
         "exit": exit_code,
     }
-    click.echo(json.dumps(document, ensure_ascii=False))
+    click.echo(json_line(document))
     return exit_code

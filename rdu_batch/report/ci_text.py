@@ -6,12 +6,15 @@ element, or give the runner of a workflow a command. Pure.
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Final
+from typing import Any, Final
 
 #: What XML 1.0 cannot hold, not even escaped.
 _NO_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_MARKDOWN: Final = re.compile(r"[!-/:-@\[-`{-~]")
+_BACKTICKS: Final = re.compile("`+")
+#: All punctuation but commas and hyphens, which mean nothing inside a line.
+_MARKDOWN: Final = re.compile(r"[!-+./:-@\[-`{-~]")
 _SPACES: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 #: GitHub reads a command at the beginning of a line, the older form anywhere in it.
 _COMMAND: Final = re.compile(
@@ -23,6 +26,20 @@ def markdown_text(text: str) -> str:
     """One line of plain text in Markdown, also in a table: punctuation as character references."""
     line = _SPACES.sub(" ", text).encode("utf-8", "replace").decode()
     return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", line)
+
+
+def markdown_code(text: str) -> str:
+    """One line of text as a code span, also in a table: readable where Markdown is not rendered."""
+    line = _SPACES.sub(" ", text).encode("utf-8", "replace").decode().strip() or " "
+    fence = "`" * (1 + max((len(one) for one in _BACKTICKS.findall(line)), default=0))
+    inner = line.replace("|", "\\|")
+    return f"{fence} {inner} {fence}" if "`" in line else f"{fence}{inner}{fence}"
+
+
+def json_line(document: Any, **options: Any) -> str:
+    """A JSON object as one line, which gives a runner no command, whatever its texts hold."""
+    # Only a text holds this mark, and there a character may be spelt as its number.
+    return json.dumps(document, ensure_ascii=False, **options).replace("##", "#\\u0023")
 
 
 def xml_text(text: str) -> str:

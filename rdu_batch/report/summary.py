@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rdu_batch.job.records import Reason
 from rdu_batch.job.run_paths import FORENSICS_FOLDER
 from rdu_batch.job.speed import Interval
+from rdu_batch.report.ci_text import json_line
 from rdu_batch.report.prediction import span
 from rdu_batch.report.reused import Reused
 from rdu_batch.report.wording import counted
@@ -68,7 +68,7 @@ class Summary:
 
     def to_line(self) -> str:
         """``to_json`` as one line of text."""
-        return json.dumps(self.to_json(), ensure_ascii=False)
+        return json_line(self.to_json())
 
     def to_text(self) -> str:
         """A few aligned lines for people."""

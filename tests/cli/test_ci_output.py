@@ -111,11 +111,30 @@ def test_an_error_is_told_in_every_place(run_in_ci, tmp_path, words, kind, code)
     assert error.get("type") == f"{kind} (exit {code})"
 
 
-def test_a_file_that_cannot_be_written_is_said_and_changes_no_exit_code(run_in_ci):
-    """The run is what counts."""
-    done = run_in_ci("--summary-file", "/nowhere/at/all.md")
+def test_a_file_that_cannot_be_written_is_said_and_changes_no_exit_code(run_in_ci, tmp_path):
+    """The run is what counts; a folder that is missing is made."""
+    below_a_file = tmp_path / "rows.jsonl" / "all.md"
+    done = run_in_ci("--summary-file", below_a_file, "--junit-xml", tmp_path / "new/reports/j.xml")
     assert done.returncode == 0
-    assert "cannot write /nowhere/at/all.md: No such file" in done.stderr
+    assert f"cannot write {below_a_file}: " in done.stderr
+    assert (tmp_path / "new/reports/j.xml").exists()
+
+
+def test_what_an_earlier_run_left_is_gone_before_a_run_begins(run_in_ci, tmp_path):
+    """A run that is killed writes nothing: the report of the day before must not speak for it."""
+    for name in ("s.md", "j.xml"):
+        (tmp_path / name).write_text("of the day before")
+    job = tmp_path / "job.yaml"
+    job.unlink()
+    os.mkfifo(job)
+    run = ["--summary-file", tmp_path / "s.md", "--junit-xml", tmp_path / "j.xml"]
+    process = subprocess.Popen([sys.executable, "-m", "rdu_batch", "run", job, *map(str, run)])
+    with job.open("w"):
+        # It has opened the job file, and waits for what is in it.
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "s.md").exists()
+    assert not (tmp_path / "j.xml").exists()
 
 
 def test_a_row_gives_the_runner_no_command(run_in_ci, tmp_path):

@@ -29,8 +29,53 @@ def test_a_summary_has_the_numbers_and_the_reasons():
     """A table of each."""
     text = summary_markdown(ended(), "nightly")
     assert "| rows | 1,200 |" in text
-    assert f"| {'wrong_type'.replace('_', '&#95;')} | 10 |" in text
-    assert text.startswith("## rdu&#45;batch".replace("&#45;", "-"))
+    assert "| `wrong_type` | 10 |" in text
+    assert "| output | `out` |" in text
+    assert text.startswith(
+        "## rdu-batch: nightly: complete, 10 of 1,200 rows are dead letters, exit 0\n"
+    )
+
+
+def test_a_day_without_rows_is_seen_to_be_one():
+    """Whoever waits for predictions must not take it for a good night."""
+    empty = ended(rows=0, predictions=0, dead=0, dead_reasons={})
+    text = summary_markdown(empty, "nightly 2026-11-22")
+    assert text.startswith("## rdu-batch: nightly 2026-11-22: complete, 0 rows, exit 0\n")
+    assert "| rows | 0 |" in text
+    (command,) = github_annotations(empty, "nightly")
+    assert command.startswith("::warning ")
+
+
+@pytest.mark.parametrize(
+    ("code", "fail_on", "words"),
+    [
+        (5, "limit", "more than `limits.max_dead_rows` allows"),
+        (5, "any-dead", "`--fail-on any-dead`"),
+        (0, "never", "`--fail-on never`"),
+        (0, "limit", "The output is complete"),
+    ],
+)
+def test_a_summary_of_dead_letters_says_where_they_are_and_what_to_do(code, fail_on, words):
+    """And by which rule they are too many."""
+    text = summary_markdown(ended(exit=code), "nightly", fail_on=fail_on)
+    assert words in text
+    assert "`out/dead-*`" in text
+    assert "retry-dead" in text
+
+
+def test_dead_letters_that_nobody_judged_do_not_pass():
+    """They are within no limit."""
+    suite = ET.fromstring(junit_xml(ended(), "nightly", fail_on="never"))  # noqa: S314 - our own
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", "1")
+    (skipped,) = suite.findall("testcase/skipped")
+    assert "10 of 1,200 rows" in skipped.get("message")
+
+
+def test_a_failure_is_said_in_words_with_its_output():
+    """Not by the name of a class."""
+    text = summary_markdown({**FAILED, "output": "s3://x/out"}, "nightly")
+    assert "an input is missing, unreadable or changed, exit 4" in text
+    assert "`s3://x/out`" in text
 
 
 def test_a_summary_of_a_failure_holds_the_message_and_nothing_of_it_is_markup():
@@ -38,7 +83,7 @@ def test_a_summary_of_a_failure_holds_the_message_and_nothing_of_it_is_markup():
     text = summary_markdown(FAILED, "job.yaml")
     assert text.count("</pre>") == text.count("<pre>") == 1
     assert "<script>" not in text
-    assert "exit 4" in text.replace("&#44;", ",")
+    assert "exit 4" in text
 
 
 @pytest.mark.parametrize("message", ["<" * MAX_SUMMARY_BYTES, "a\n" * MAX_SUMMARY_BYTES])

@@ -1,6 +1,7 @@
 """Text of anyone's, in what CI reads: against the readers themselves."""
 
 import html
+import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from rdu_batch.report.ci_text import (
     command_message,
     command_property,
+    json_line,
+    markdown_code,
     markdown_text,
     without_commands,
     xml_text,
@@ -32,6 +35,28 @@ def test_markdown_shows_the_text_and_has_no_mark_of_its_own(text):
     folded = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
     wanted = folded.encode("utf-8", "replace").decode()
     assert re.sub(r"&#(\d+);", lambda found: chr(int(found[1])), shown) == wanted
+
+
+@given(ANY_TEXT | HOSTILE)
+def test_a_code_span_is_one_line_that_its_text_cannot_close(text):
+    """The fence is longer than any run of backticks in it; a cell of a table stays one."""
+    shown = markdown_code(text)
+    fence = re.match("`+", shown)[0]
+    inner = shown[len(fence) : -len(fence)]
+    assert shown.endswith(fence)
+    assert max(map(len, re.findall("`+", inner)), default=0) < len(fence)
+    assert not inner.startswith("`")
+    assert not inner.endswith("`")
+    assert not re.search(r"[\n\r]|(?<!\\)\|", inner)
+
+
+@given(st.dictionaries(HOSTILE | st.text("#[x", max_size=6), HOSTILE))
+def test_a_json_line_is_read_back_and_gives_no_command(document):
+    """GitHub's runner takes its older commands anywhere in a line."""
+    line = json_line(document)
+    assert json.loads(line) == document
+    assert "##" not in line
+    assert "\n" not in line
 
 
 @given(ANY_TEXT)
