@@ -12,6 +12,7 @@ from rdu_batch.report.ci_text import json_line, without_commands
 
 if TYPE_CHECKING:
     from rdu_batch.cli.ci_options import CiOutput
+    from rdu_batch.runner.ray_jobs import RayJobs
     from rdu_batch.runner.submitting import Jobs
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -28,13 +29,40 @@ def jobs_address(command: Command) -> Command:
 
 
 def wait_options(command: Command) -> Command:
-    """Add ``--timeout`` to a command."""
-    return click.option(
-        "--timeout",
-        type=click.FloatRange(min=0),
-        metavar="SECONDS",
-        help="Wait no longer (exit 11); the job goes on.",
-    )(command)
+    """Add ``--timeout`` and ``--patience`` to a command."""
+    for option in (
+        click.option(
+            "--patience",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="How long to try again where the cluster does not answer, before that is exit 13. "
+            "[default: 0 at first, 120 once it has answered]",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="Wait no longer (exit 11); the job goes on.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def reach_jobs(address: str | None, patience_s: float | None, ci_output: CiOutput) -> RayJobs:
+    """The jobs of the cluster, which may take ``patience_s`` to answer.
+
+    Raises:
+        ClusterError: it does not, or refuses.
+    """
+    from rdu_batch.runner.ray_jobs import RayJobs
+    from rdu_batch.runner.reaching import reach
+
+    return reach(
+        lambda: RayJobs(address),
+        patience_s or 0.0,
+        tell=lambda text: ci_output.say(f"rdu-batch: {text}"),
+    )
 
 
 def wait_and_tell(
@@ -43,6 +71,7 @@ def wait_and_tell(
     output_url: str | None,
     *,
     timeout_s: float | None,
+    patience_s: float | None,
     ci_output: CiOutput,
     may_submit_again: bool = False,
 ) -> int | None:
@@ -55,7 +84,7 @@ def wait_and_tell(
         WaitEnded: the time is over, or Ctrl-C; the job goes on.
         RduBatchError: see ``submitting.wait_for``.
     """
-    from rdu_batch.runner.submitting import OUTPUT, told, wait_for
+    from rdu_batch.runner.submitting import OUTPUT, PATIENCE_S, told, wait_for
 
     try:
         ending = wait_for(
@@ -63,6 +92,7 @@ def wait_and_tell(
             submission_id,
             output_url,
             timeout_s=timeout_s,
+            patience_s=PATIENCE_S if patience_s is None else patience_s,
             tell=lambda text: ci_output.say(f"rdu-batch: {text}"),
             tell_log=lambda text: ci_output.say(without_commands(text), nl=False),
         )

@@ -8,7 +8,12 @@ import click
 
 from rdu_batch.cli.ci_options import CiOutput, ci_options, title_of
 from rdu_batch.cli.job_file import job_file_options, read_job_file
-from rdu_batch.cli.submission_options import jobs_address, wait_and_tell, wait_options
+from rdu_batch.cli.submission_options import (
+    jobs_address,
+    reach_jobs,
+    wait_and_tell,
+    wait_options,
+)
 from rdu_batch.report.ci_text import json_line
 from rdu_batch.storage.options_in_force import without_secrets
 
@@ -48,6 +53,7 @@ def submit(
     limit: int | None,
     address: str | None,
     timeout: float | None,
+    patience: float | None,
     is_waiting: bool,
     attempts: int,
     python: str,
@@ -68,6 +74,7 @@ def submit(
             date,
             address=address,
             timeout_s=timeout,
+            patience_s=patience,
             num_submits=attempts if is_waiting else 0,
             python=python,
             ci_output=ci_output,
@@ -80,16 +87,16 @@ def _submit(
     *,
     address: str | None,
     timeout_s: float | None,
+    patience_s: float | None,
     num_submits: int,
     python: str,
     ci_output: CiOutput,
 ) -> int:
-    from rdu_batch.runner.ray_jobs import RayJobs
     from rdu_batch.runner.shipping import is_local, shipped_job
     from rdu_batch.runner.submission import submission_key
     from rdu_batch.runner.submitting import submit_job
 
-    jobs = RayJobs(address)
+    jobs = reach_jobs(address, patience_s, ci_output)
     spec = shipped_job(spec)
     if is_local(spec.output.url):
         ci_output.say(
@@ -111,6 +118,7 @@ def _submit(
             submitted.id,
             spec.output.url,
             timeout_s=timeout_s,
+            patience_s=patience_s,
             ci_output=ci_output,
             may_submit_again=num_submits > 0,
         )

@@ -5,7 +5,12 @@ from __future__ import annotations
 import click
 
 from rdu_batch.cli.ci_options import CiOutput, ci_options
-from rdu_batch.cli.submission_options import jobs_address, wait_and_tell, wait_options
+from rdu_batch.cli.submission_options import (
+    jobs_address,
+    reach_jobs,
+    wait_and_tell,
+    wait_options,
+)
 
 
 @click.command()
@@ -18,6 +23,7 @@ def wait(
     submission_id: str,
     address: str | None,
     timeout: float | None,
+    patience: float | None,
     output: str | None,
     ci_output: CiOutput,
 ) -> int:
@@ -25,10 +31,13 @@ def wait(
 
     Ends with the exit code that its driver reported in the output's store; 11 if --timeout is over.
     """
-    from rdu_batch.runner.ray_jobs import RayJobs
-
     with ci_output.telling_errors(submission_id):
         code = wait_and_tell(
-            RayJobs(address), submission_id, output, timeout_s=timeout, ci_output=ci_output
+            reach_jobs(address, patience, ci_output),
+            submission_id,
+            output,
+            timeout_s=timeout,
+            patience_s=patience,
+            ci_output=ci_output,
         )
     return code or 0

@@ -30,6 +30,9 @@ REQUEST_TIMEOUT_S: Final = 30.0
 #: Where Ray's own client looks first, whatever address it is given.
 _ADDRESS_VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _NOT_FOUND: Final = 404
+_NAME_IT: Final = "Name its dashboard with --address http://HOST:8265, or in RAY_API_SERVER_ADDRESS"
+#: How Ray's client begins to say that its address leads to something else.
+_WRONG_PLACE: Final = "Version check returned 404"
 _AUTHORIZATION: Final = "Authorization"
 #: What Ray's head says while none of its agents is there.
 _TRY_AGAIN: Final = "try again later"
@@ -39,6 +42,10 @@ Answer = TypeVar("Answer")
 
 class SubmissionExists(ClusterError):
     """The cluster already has a submission of this id: another submitter was first."""
+
+
+class ClusterRefuses(ClusterError):
+    """Something answers at the address and will not do it, however often it is asked."""
 
 
 class ClusterBusy(ClusterError):
@@ -113,10 +120,19 @@ class RayJobs:
 
     def _asked(self, ask: Callable[[], Answer]) -> Answer | None:
         from ray.exceptions import RayError
-        from requests.exceptions import RequestException
+        from requests.exceptions import JSONDecodeError, RequestException
 
         try:
             return ask()
+        except _wants_token() as error:
+            raise ClusterRefuses(
+                f"{self._place()} refuses: {_first_line(error)}. A token that it wants is looked "
+                "for in RAY_AUTH_TOKEN and ~/.ray/auth_token"
+            ) from error
+        except JSONDecodeError as error:
+            raise ClusterRefuses(
+                f"{self._place()} answers, but not as Ray's dashboard does. {_NAME_IT}"
+            ) from error
         except _Refused as refused:
             if refused.status_code == _NOT_FOUND:
                 return None
@@ -126,10 +142,12 @@ class RayJobs:
             raise kind(f"{self._place()} refused: {refused}") from refused
         # What Ray's client raises for an address that it cannot reach is any of these.
         except (RayError, RequestException, OSError, RuntimeError, ValueError) as error:
+            if _WRONG_PLACE in str(error):
+                raise ClusterRefuses(
+                    f"{self._place()} answers, but has no Jobs API. {_NAME_IT}"
+                ) from error
             raise ClusterError(
-                f"{self._place()} does not answer: {_first_line(error)}. Name its dashboard with "
-                "--address http://HOST:8265, or in RAY_API_SERVER_ADDRESS; a token that it wants "
-                "is looked for in RAY_AUTH_TOKEN and ~/.ray/auth_token"
+                f"{self._place()} does not answer: {_first_line(error)}. {_NAME_IT}"
             ) from error
 
     def _place(self) -> str:
@@ -145,12 +163,16 @@ class _Refused(Exception):
         super().__init__(f"HTTP {status_code}: {_last_line(text)}")
 
 
-def _open_client(address: str | None) -> Any:
+def _wants_token() -> Any:
+    """What Ray's client raises where a token is missing or wrong; older releases have no tokens."""
     import ray.exceptions
+
+    return getattr(ray.exceptions, "AuthenticationError", ())
+
+
+def _open_client(address: str | None) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    # Releases of Ray without tokens have no such error either.
-    wants_token: Any = getattr(ray.exceptions, "AuthenticationError", ())
     # They say at INFO that a package is made and uploaded, by levels of their own.
     for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
@@ -162,7 +184,7 @@ def _open_client(address: str | None) -> Any:
             options.setdefault("timeout", REQUEST_TIMEOUT_S)
             try:
                 return super()._do_request(method, endpoint, **options)
-            except wants_token:
+            except _wants_token():
                 token = token_at_hand()
                 if token is None or _AUTHORIZATION in self._headers:
                     raise
@@ -187,7 +209,7 @@ def _address_alone(address: str | None) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
 
 
 def _last_line(text: str) -> str:
