@@ -11,10 +11,11 @@ SIDE_BY_SIDE := -n 4 --dist loadgroup
 DEBIAN_PROGRAMS := openssh-server chromium prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-cluster test-servers bench check format clean
+.PHONY: help setup demo test test-all test-cluster test-servers bench check format clean
 
 help:
 	@echo "make demo      compile SmolLM2-135M and run jobs/reviews.yaml with two workers"
+	@echo "make setup     install into $(VENV); compiles nothing"
 	@echo "make test      set up and run the tests            make test-all  the slow ones too"
 	@echo "make test-cluster   submit to a Ray cluster of three nodes, kill what can be killed"
 	@echo "make test-servers   install what tests start (azurite, sshd, Chromium, ...)"
@@ -37,6 +38,9 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.torch
 $(VENV)/.dev: pyproject.toml $(VENV)/.demo
 	$(BIN)/pip install --quiet -e ".[dev]" "$(TORCH)"
 	@touch $@
+
+setup: $(VENV)/.demo
+	@echo "rdu-batch stands at $(BIN)/rdu-batch"
 
 demo: $(VENV)/.demo
 	@$(BIN)/rdu-batch compile \

@@ -1,8 +1,11 @@
 """The files of ``deploy/ci/``: valid for their systems, and doing what they say with exit codes."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -29,66 +32,92 @@ def test_a_file_is_valid_for_its_system(schema, name, tmp_path):
     assert check(wrong).returncode == 1
 
 
+#: When each system created what runs now, or is run again days later.
+CREATED = "2026-11-23T00:30:05Z"
+
+
 def scripts():
-    """The shell of both files that runs the job."""
+    """The shell of both files that finds the day and runs the job."""
     github = yaml.safe_load((FOLDER / "github.yml").read_text())
-    steps = github["jobs"]["batch"]["steps"]
+    steps = {step.get("name"): step for step in github["jobs"]["batch"]["steps"]}
     gitlab = yaml.safe_load((FOLDER / "gitlab-ci.yml").read_text())["nightly-batch"]
+    # GitHub runs each step by itself, and hands variables on by a file.
+    handed_on = 'set -a; . "$GITHUB_ENV"; set +a'
     return {
-        "github": next(step["run"] for step in steps if step.get("name") == "Run"),
-        "gitlab": "\n".join(
-            one for one in gitlab["script"] if "pip" not in one and "venv " not in one
-        ),
+        "github": "\n".join([steps["Day"]["run"], handed_on, steps["Run"]["run"]]),
+        "gitlab": "\n".join(gitlab["script"]),
     }
 
 
-def run_script(script, folder, codes, **variables):
-    """Run it with a stand-in that notes its words and ends with the next of the codes."""
-    binaries = folder / ".venv" / "bin"
-    binaries.mkdir(parents=True)
-    (folder / "codes").write_text("".join(f"{code}\n" for code in codes))
-    program = binaries / "rdu-batch"
-    program.write_text(
-        '#!/bin/bash\nprintf "%s " "$@" >> words; echo >> words\n'
-        "code=$(head -n 1 codes); sed -i 1d codes; exit $code\n"
-    )
-    program.chmod(0o755)
-    stub = folder / "stubs" / "sleep"
-    stub.parent.mkdir()
-    stub.write_text("#!/bin/bash\n")
-    stub.chmod(0o755)
-    path = f"{stub.parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-e", "-c", script],
-        cwd=folder,
-        check=False,
-        env=os.environ | {"PATH": path} | variables,
-    )
-    return done.returncode, (folder / "words").read_text().splitlines()
+@pytest.fixture
+def api_url():
+    """GitHub's API as far as the workflow asks it: when a run was created, for a token."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            is_asked = self.path == "/repos/you/corpus/actions/runs/77"
+            is_allowed = self.headers["Authorization"] == "Bearer t0ken"
+            self.send_response(200 if is_asked and is_allowed else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps({"id": 77, "created_at": CREATED}).encode())
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
-@pytest.mark.parametrize(
-    ("codes", "ends_with", "num_runs"),
-    [([0], 0, 1), ([13, 0], 0, 2), ([13, 13, 13, 0], 13, 3), ([5], 5, 1), ([13, 4], 4, 2)],
-)
-def test_on_github_only_an_unreachable_cluster_is_tried_again(tmp_path, codes, ends_with, num_runs):
-    """Three times at most; every other code is the step's."""
-    code, words = run_script(scripts()["github"], tmp_path, codes, DATE="2026-11-22")
-    assert (code, len(words)) == (ends_with, num_runs)
-    assert all("--date 2026-11-22 " in one for one in words)
+@pytest.fixture
+def run_script(tmp_path, api_url):
+    """Run one with a stand-in that notes its words and ends with a code."""
+
+    def run(system, code, **variables):
+        program = tmp_path / "stubs" / "rdu-batch"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > words\nexit {code}\n')
+        program.chmod(0o755)
+        given = {
+            "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+            "GITHUB_ENV": str(tmp_path / "env"),
+            "GITHUB_API_URL": api_url,
+            "GITHUB_REPOSITORY": "you/corpus",
+            "GITHUB_RUN_ID": "77",
+            "GITHUB_TOKEN": "t0ken",
+            "CI_PIPELINE_CREATED_AT": CREATED,
+            "DATE": "",
+        }
+        done = subprocess.run(
+            ["bash", "-e", "-c", scripts()[system]],
+            cwd=tmp_path,
+            check=False,
+            env=os.environ | given | variables,
+        )
+        return done.returncode, (tmp_path / "words").read_text().splitlines()
+
+    return run
 
 
 @pytest.mark.parametrize("system", ["github", "gitlab"])
-def test_the_command_is_one_that_the_program_takes(system, tmp_path):
-    """Its options exist; without a date it is yesterday's job."""
-    code, (words,) = run_script(scripts()[system], tmp_path, [0], DATE="")
-    yesterday = subprocess.run(
-        ["date", "--utc", "--date=yesterday", "+%F"], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("code", [0, 4, 5, 11, 12, 13])
+def test_the_exit_code_is_the_jobs(run_script, system, code):
+    """Of the day that was asked for."""
+    ended_with, words = run_script(system, code, DATE="2026-11-19")
+    assert ended_with == code
+    assert words[words.index("--date") + 1] == "2026-11-19"
+
+
+@pytest.mark.parametrize("system", ["github", "gitlab"])
+def test_without_a_date_it_is_the_day_before_the_tick_was_created(run_script, tmp_path, system):
+    """Whenever it is run again; and the program takes every word of the command."""
+    code, words = run_script(system, 0)
     assert code == 0
-    assert f"--date {yesterday.stdout.strip()} " in words
+    assert words[words.index("--date") + 1] == "2026-11-22"
     done = subprocess.run(
-        [sys.executable, "-m", "rdu_batch", *words.split()],
+        [sys.executable, "-m", "rdu_batch", *words],
         capture_output=True,
         text=True,
         check=False,
@@ -96,7 +125,16 @@ def test_the_command_is_one_that_the_program_takes(system, tmp_path):
     )
     # No such job file, but no word of it unknown (2).
     assert done.returncode == 3, done.stderr
-    assert "jobs/NIGHTLY.yaml: the job file cannot be read" in done.stderr
+    assert "jobs/nightly.yaml: the job file cannot be read" in done.stderr
+
+
+def test_on_github_ticks_wait_for_each_other_and_a_day_by_hand_for_none():
+    """A queue holds one: days that are made up for would cancel each other."""
+    workflow = yaml.safe_load((FOLDER / "github.yml").read_text())
+    assert workflow["concurrency"] == {
+        "group": "rdu-batch-nightly-${{ inputs.date || 'tick' }}",
+        "cancel-in-progress": False,
+    }
 
 
 def test_gitlab_goes_on_after_what_a_rerun_mends_and_warns_of_dead_letters():
