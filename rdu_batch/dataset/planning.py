@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rdu_batch.dataset.counting import CountRanges, count_here
 from rdu_batch.dataset.index_pages import PageWriter
 from rdu_batch.dataset.indexing import Tasks, index_files, index_until
+from rdu_batch.dataset.later_inputs import note_of_later_inputs
 from rdu_batch.dataset.line_index import LongestRows
 from rdu_batch.dataset.listing import ListedFile, list_inputs
 from rdu_batch.dataset.recut import is_recut
@@ -215,10 +216,12 @@ def plan_of_output(
     *,
     count_ranges: CountRanges = count_here,
     parent: Parent | None = None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Return the plan an output has for this job; make and save one if it has none.
 
-    An output that has its plan already is answered without listing or reading any input.
+    An output that has its plan already is answered without reading any input; ``say`` is told where
+    there are more of them than then.
 
     Raises:
         OutputMismatch: the output holds another job.
@@ -237,6 +240,9 @@ def plan_of_output(
         )
         return save_plan(store, planned)
     check_same_job(existing, job_decides(spec, artifact_digest), store)
+    note = note_of_later_inputs(existing, spec)
+    if note is not None:
+        say(note)
     return existing
 
 

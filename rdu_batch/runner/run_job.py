@@ -183,7 +183,12 @@ class _JobRun:
                 counting = ray_counting(self._spec, address, self._stop, self._progress, counting)
             parent = self._seed.parent if self._seed else None
             plan = plan_of_output(
-                store, self._spec, identity.artifact_digest, count_ranges=counting, parent=parent
+                store,
+                self._spec,
+                identity.artifact_digest,
+                count_ranges=counting,
+                parent=parent,
+                say=self._progress.phase,
             )
             check_parent(store, plan.parent, parent)
         self._progress.phase(

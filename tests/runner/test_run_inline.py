@@ -59,6 +59,22 @@ def test_a_changed_job_on_the_same_output_is_refused_with_the_differences(job, m
     assert job.run("--executor", "inline", "--set", "prompt.field=id").returncode == 3
 
 
+def test_files_that_came_after_the_plan_are_a_note_and_no_part_of_the_job(
+    job, make_lines, read_last_json
+):
+    """Whoever goes on with a day must learn that more of it has come; a limit asks for no more."""
+    job.write(make_lines(20), input={"urls": [f"{job.folder}/*.jsonl"]})
+    stopped = job.run("--executor", "inline", "--set", "limits.deadline_s=0.0001")
+    assert stopped.returncode == 12
+    done = job.run("--executor", "inline")
+    assert "files now" not in done.stderr
+    (job.output / "_SUCCESS").unlink()
+    (job.folder / "late.jsonl").write_text('{"text": "late"}\n')
+    done = job.run("--executor", "inline")
+    assert (done.returncode, read_last_json(done)["rows"]) == (0, 20)
+    assert "input.urls means 2 files now, and 1 when this job was planned" in done.stderr
+
+
 def test_name_limits_and_workers_may_change_between_runs(job, make_lines):
     """They do not decide the bytes, so the job is the same."""
     job.write(make_lines(20)).run("--executor", "inline")
