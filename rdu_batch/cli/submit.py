@@ -92,31 +92,29 @@ def _submit(
     python: str,
     ci_output: CiOutput,
 ) -> int:
-    from rdu_batch.runner.shipping import is_local, shipped_job
+    from rdu_batch.runner.shipping import is_local, shipment_of
     from rdu_batch.runner.submission import submission_key
     from rdu_batch.runner.submitting import submit_job
 
     jobs = reach_jobs(address, patience_s, ci_output)
-    spec = shipped_job(spec)
-    if is_local(spec.output.url):
-        ci_output.say(
-            f"rdu-batch: {spec.output.url} is a folder: it must be the same one on every node and "
-            "here, such as a shared disk; a store's URL needs none"
-        )
+    shipment = shipment_of(spec)
+    output_url = shipment.spec.output.url
     key = submission_key(spec.name, date)
     while True:
-        submitted = submit_job(jobs, spec, key, python=python)
+        submitted = submit_job(jobs, shipment, key, python=python)
         how = "submitted" if submitted.is_new else "found"
-        ci_output.say(f"rdu-batch: {how} {submitted.id}, output {spec.output.url}")
+        ci_output.say(f"rdu-batch: {how} {submitted.id}, output {output_url}")
+        if submitted.is_new and is_local(output_url):
+            ci_output.say("rdu-batch: the output is a folder, which every node must share with you")
         if not num_submits:
-            told = {"submission_id": submitted.id, "state": how, "output": spec.output.url}
+            told = {"submission_id": submitted.id, "state": how, "output": output_url}
             click.echo(json_line({**told, "exit": 0}))
             return 0
         num_submits -= 1
         code = wait_and_tell(
             jobs,
             submitted.id,
-            spec.output.url,
+            output_url,
             timeout_s=timeout_s,
             patience_s=patience_s,
             ci_output=ci_output,

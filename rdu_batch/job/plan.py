@@ -273,12 +273,17 @@ def job_decides(spec: JobSpec, artifact_digest: str) -> dict[str, Any]:
     """Everything of a job that decides the bytes of its output, as plain JSON values.
 
     Two specs with equal results may share an output. Name, limits, worker counts and the output's
-    URL are left out: they may change between runs. URLs are as written, after ``{date}``.
+    URL are left out: they may change between runs. URLs are as written, after ``{date}``, wherever
+    ``submit`` has copied what they name.
     """
+    elsewhere = {"storage_options", "since", "copied_from"}
+    inputs = spec.input.model_dump(mode="json", exclude=elsewhere)
+    if spec.input.copied_from:
+        inputs["urls"] = list(spec.input.copied_from)
     return {
         "format_version": FORMAT_VERSION,
         # How to reach the bytes does not decide them, nor where some of them are made already.
-        "input": spec.input.model_dump(mode="json", exclude={"storage_options", "since"}),
+        "input": inputs,
         "prompt": spec.prompt.model_dump(mode="json"),
         "artifact_digest": artifact_digest,
         "session": {"kind": spec.session.kind, "threads": spec.session.threads},

@@ -76,6 +76,10 @@ class InputSpec(_Section):
     predictions are taken over for what is unchanged, and only what is new is run. {date} is filled
     by --date."""
 
+    copied_from: Texts = ()
+    """Written by `submit`, where urls are its copies of local inputs: the urls that the job file
+    named, which the job is known by."""
+
     storage_options: StorageOptions = Field(default_factory=dict)
     """Options of the driver that reads the inputs. Secrets as "${ENV:NAME}" only."""
 

@@ -5,6 +5,9 @@ them there, and so can a later submission that goes on, on another cluster too. 
 with the submission, filled in: no date, no override is left to be given again. Secrets are in
 neither: a job file refers to them by ``${ENV:NAME}``, and is shipped with the reference.
 
+The job is known by the inputs that its file names: ``run``, ``plan`` and ``retry-dead`` of the same
+file find the same job.
+
 Does not: ship an artifact, or an output to resume from: those lie in a store, or at the same
 absolute path on every node. An input on every node is named as ``file:///path``.
 """
@@ -13,16 +16,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import yaml
 
 from rdu_batch.dataset.listing import ListedFile, list_inputs
-from rdu_batch.errors import UsageError
-from rdu_batch.job.run_paths import SHIPPED_INPUTS_FOLDER
+from rdu_batch.errors import InputError, UsageError
+from rdu_batch.job.run_paths import PLAN, SHIPPED_INPUTS_FOLDER
 from rdu_batch.job.spec import JobSpec
 from rdu_batch.runner.job_context import with_absolute_urls
+from rdu_batch.runner.manifest import read_success
 from rdu_batch.storage.options_in_force import use_storage_options
 from rdu_batch.storage.store import Store, open_store
 from rdu_batch.storage.urls import split_pattern
@@ -32,31 +38,82 @@ MAX_SHIPPED_BYTES: Final = 1 << 30
 _WILD: Final = frozenset("*?[")
 
 
-def shipped_job(spec: JobSpec) -> JobSpec:
-    """The job as the cluster gets it; its local inputs are in the output's store afterwards.
+@dataclass(frozen=True)
+class Shipment:
+    """A job as the cluster gets it, and what must be copied before it does."""
+
+    spec: JobSpec
+    #: The same, with its inputs where its file says.
+    written: JobSpec
+    #: By the URL of a local input: its files, and the name of its folder of copies.
+    inputs: Mapping[str, tuple[list[ListedFile], str]]
+
+    @property
+    def copies(self) -> str:
+        """Which content the copies have; empty where there are none."""
+        return " ".join(sorted(Path(folder).name for _, folder in self.inputs.values()))
+
+    def copy(self) -> None:
+        """Copy the local inputs beside the output; what is there already is left.
+
+        Raises:
+            StoreError: the store failed. Ends the submission.
+        """
+        if not self.inputs:
+            return
+        store = open_store(self.spec.output.url)
+        for files, folder in self.inputs.values():
+            there = {name for name, _ in store.list_objects(folder, recursive=True)}
+            for file in files:
+                # The content decides the folder: what is there whole is what would be written.
+                if f"{folder}/{file.name}" not in there:
+                    store.put_file(f"{folder}/{file.name}", str(Path(file.folder) / file.name))
+
+
+def shipment_of(spec: JobSpec) -> Shipment:
+    """The job as the cluster gets it; nothing is copied yet.
+
+    Of an output that is finished no input is looked for: nothing is left to read.
 
     Raises:
-        InputError: an input means no file. Ends the submission.
+        InputError: an input means no file, or changed since the job began. Ends the submission.
         UsageError: more than ``MAX_SHIPPED_BYTES`` are local, or the store's options of inputs and
             output differ where both kinds of inputs are used. Ends the submission.
-        StoreError: the store failed.
+        StoreError: the store failed. Ends the submission.
     """
     spec = with_absolute_urls(spec)
     if spec.input.since is not None and is_local(spec.input.since):
         since = open_store(spec.input.since).url
         spec = spec.model_copy(update={"input": spec.input.model_copy(update={"since": since})})
     local = [url for url in spec.input.urls if is_local(url)]
-    if not local:
-        return spec
+    store = open_store(spec.output.url)
+    if not local or read_success(store) is not None:
+        return Shipment(spec, spec, {})
     options = _options_of_shipped(spec, all_local=len(local) == len(spec.input.urls))
     listed = {url: list_inputs([url]) for url in local}
     _check_size(listed)
-    store = open_store(spec.output.url)
-    urls = [_ship(store, url, listed[url]) if url in listed else url for url in spec.input.urls]
-    inputs = spec.input.model_copy(update={"urls": tuple(urls), "storage_options": options})
-    spec = spec.model_copy(update={"input": inputs})
-    use_storage_options(spec)
-    return spec
+    copies = {url: (files, _folder_of(files)) for url, files in listed.items()}
+    _check_unchanged(store, copies)
+    urls = [_copied(store, url, *copies[url]) if url in copies else url for url in spec.input.urls]
+    update = {"urls": tuple(urls), "copied_from": spec.input.urls, "storage_options": options}
+    shipped = spec.model_copy(update={"input": spec.input.model_copy(update=update)})
+    use_storage_options(shipped)
+    return Shipment(shipped, spec, copies)
+
+
+def _check_unchanged(store: Store, copies: Mapping[str, tuple[list[ListedFile], str]]) -> None:
+    """Refuse other content than that which a submission before has shipped for this output."""
+    there = {
+        name.removeprefix(f"{SHIPPED_INPUTS_FOLDER}/").partition("/")[0]
+        for name, _ in store.list_objects(SHIPPED_INPUTS_FOLDER, recursive=True)
+    }
+    changed = [url for url, (_, folder) in copies.items() if Path(folder).name not in there]
+    if there and changed and store.exists(PLAN):
+        raise InputError(
+            f"{', '.join(changed)}: changed since this job was first submitted to {store.url}, and "
+            "what was submitted is pinned. Put the content of then back, or submit what is there "
+            "now to an output of its own (--set output.url=NEW)"
+        )
 
 
 def is_local(url: str) -> bool:
@@ -95,16 +152,15 @@ def _check_size(listed: dict[str, list[ListedFile]]) -> None:
         )
 
 
-def _ship(store: Store, url: str, files: list[ListedFile]) -> str:
-    """Copy the files of one input; the URL that means them in the store."""
+def _folder_of(files: list[ListedFile]) -> str:
+    """Where the copies of an input lie in the output: the content decides it."""
     digests = {file.name: _sha256(Path(file.folder) / file.name) for file in files}
     digest = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
-    folder = f"{SHIPPED_INPUTS_FOLDER}/{digest}"
-    there = {name for name, _ in store.list_objects(folder, recursive=True)}
-    for file in files:
-        # The content decides the folder: what is there whole is what would be written.
-        if f"{folder}/{file.name}" not in there:
-            store.put_file(f"{folder}/{file.name}", str(Path(file.folder) / file.name))
+    return f"{SHIPPED_INPUTS_FOLDER}/{digest}"
+
+
+def _copied(store: Store, url: str, files: list[ListedFile], folder: str) -> str:
+    """The URL that means the copies of one input."""
     if len(files) == 1 and not url.endswith("/") and not _WILD & set(url):
         return store.join(f"{folder}/{files[0].name}")
     pattern = split_pattern(url)[1] if _WILD & set(url) else ""

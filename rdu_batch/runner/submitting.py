@@ -9,16 +9,15 @@ what is new of it is told, so that nothing depends on a connection that holds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from rdu_batch.errors import ClusterError, OutputMismatch, WaitEnded
-from rdu_batch.job.spec import JobSpec
 from rdu_batch.runner.epochs import owners_from_last, read_result
 from rdu_batch.runner.manifest import read_manifest, read_success
 from rdu_batch.runner.ray_jobs import ClusterBusy, SubmissionExists
-from rdu_batch.runner.shipping import job_file_digest, job_file_text
+from rdu_batch.runner.shipping import Shipment, job_file_digest, job_file_text
 from rdu_batch.runner.submission import (
     ALREADY_COMPLETE,
     Ending,
@@ -40,6 +39,7 @@ PATIENCE_S: Final = 120.0
 # Keys of a submission's metadata, which Ray keeps and shows.
 OUTPUT: Final = "rdu_batch.output"
 JOB_FILE_DIGEST: Final = "rdu_batch.job_file_digest"
+COPIES: Final = "rdu_batch.copies_of_inputs"
 
 
 class Jobs(Protocol):
@@ -70,7 +70,7 @@ class Submitted:
 
 def submit_job(
     jobs: Jobs,
-    spec: JobSpec,
+    shipment: Shipment,
     key: str,
     *,
     python: str,
@@ -82,7 +82,7 @@ def submit_job(
 
     Args:
         jobs: the cluster.
-        spec: as ``shipping.shipped_job`` made it.
+        shipment: the job, whose local inputs are copied only where it is submitted.
         key: of ``submission.submission_key``.
         python: the interpreter on the cluster.
         patience_s: how long a cluster may be too busy to take it, as one is that has just begun.
@@ -94,21 +94,26 @@ def submit_job(
         ClusterError: the cluster does not answer, or refuses.
         StoreError: the store failed.
     """
+    spec = shipment.spec
     store = open_store(spec.output.url)
-    digest = job_file_digest(spec)
-    metadata = {OUTPUT: store.url, JOB_FILE_DIGEST: digest}
+    metadata = {
+        OUTPUT: store.url,
+        JOB_FILE_DIGEST: job_file_digest(shipment.written),
+        COPIES: shipment.copies,
+    }
     deadline_s = now_s() + patience_s
     while True:
         known = last_attempt(key, jobs.ids())
         if known:
             last = submission_id(key, known)
-            if _stands(jobs.state(last), store, last, digest):
+            if _stands(jobs.state(last), store, last, metadata):
                 return Submitted(last, is_new=False)
         # Of a cluster that is gone only the store remembers: an old result must not be taken for
         # that of a new submission.
         seen = (owner.submission_id for owner in owners_from_last(store) if owner.submission_id)
         attempt = 1 + max(known, last_attempt(key, seen))
         new_id = submission_id(key, attempt)
+        shipment.copy()
         try:
             jobs.submit(new_id, job_file_text(spec), metadata, python)
         except SubmissionExists:
@@ -118,15 +123,22 @@ def submit_job(
                 raise
             sleep(POLL_S)
             continue
+        except ClusterError:
+            # Of two requests at the same moment Ray fails the second without a word of why.
+            if jobs.state(new_id) is None:
+                raise
+            continue
         return Submitted(new_id, is_new=True)
 
 
-def _stands(ray: RayState | None, store: Store, last: str, digest: str) -> bool:
+def _stands(ray: RayState | None, store: Store, last: str, metadata: Mapping[str, str]) -> bool:
     """Whether the last submission of a key makes a new one needless."""
     if ray is None:
         return False
     ending = ending_of(ray, store_state(store, last))
-    is_same = ray.metadata.get(JOB_FILE_DIGEST) == digest
+    # Nothing is copied for an output that is finished: its inputs may be anything by then.
+    keys = [OUTPUT, JOB_FILE_DIGEST, *([COPIES] if metadata[COPIES] else [])]
+    is_same = all(ray.metadata.get(key) == metadata[key] for key in keys)
     if ending is None:
         if is_same:
             return True

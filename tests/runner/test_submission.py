@@ -9,6 +9,7 @@ from rdu_batch.errors import ClusterError, OutputMismatch, WaitEnded
 from rdu_batch.job.loading import load_spec
 from rdu_batch.runner.epochs import take_epoch, write_result
 from rdu_batch.runner.ray_jobs import ClusterBusy, SubmissionExists
+from rdu_batch.runner.shipping import shipment_of
 from rdu_batch.runner.submission import (
     Ending,
     RayState,
@@ -270,7 +271,8 @@ def submitted(tmp_path):
 
     def submit(jobs, *overrides):
         spec = load_spec(text, source="job.yaml", overrides=overrides)
-        return submit_job(jobs, spec, "a", python="python", now_s=clock, sleep=clock.sleep)
+        shipment = shipment_of(spec)
+        return submit_job(jobs, shipment, "a", python="python", now_s=clock, sleep=clock.sleep)
 
     submit.clock = clock
     return submit
@@ -292,6 +294,19 @@ def test_of_two_submitters_the_second_joins(submitted):
     assert submitted(jobs) == Submitted("a-1", is_new=False)
     with pytest.raises(OutputMismatch, match="a-1 is under way with another job file"):
         submitted(jobs, "limits.max_dead_rows=7")
+
+
+def test_a_request_that_ray_fails_beside_another_is_looked_at(submitted):
+    """Of two at the same moment it may answer the second with an error that says nothing."""
+
+    class Racing(Submissions):
+        def submit(self, submission_id, job_file, metadata, python):
+            super().submit(submission_id, job_file, metadata, python)
+            raise ClusterError("refused: HTTP 500: .")
+
+    assert submitted(Racing()) == Submitted("a-1", is_new=False)
+    with pytest.raises(ClusterError, match="down"):
+        submitted(Submissions(ClusterError("down")))
 
 
 def test_after_a_try_that_ended_comes_the_next_and_no_id_comes_twice(submitted, tmp_path):
