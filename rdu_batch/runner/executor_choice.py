@@ -52,11 +52,13 @@ def open_executor(
             inline.stop()
         return
     from rdu_batch.runner import ray_executor
+    from rdu_batch.runner.ray_address import Pulse
 
     # Standard output is for programs: what Ray prints, of dead actors say, is for people.
     wanted = context.spec.workers
-    with redirect_stdout(sys.stderr), connected_to_ray(address, wanted, stop, progress):
-        workers = ray_executor.RayExecutor(context)
+    with redirect_stdout(sys.stderr), connected_to_ray(address, wanted, stop, progress) as head:
+        pulse = Pulse(head, is_stopping=stop.is_requested)
+        workers = ray_executor.RayExecutor(context, pulse)
         if missing := workers.missing_resources():
             progress.phase(
                 f"the cluster cannot give what one worker asks for: {', '.join(missing)}; waiting "
@@ -72,8 +74,8 @@ def open_executor(
 @contextmanager
 def connected_to_ray(
     address: str | None, wanted: WorkersSpec, stop: StopRequest, progress: Progress
-) -> Iterator[None]:
-    """Inside, this process is connected to Ray.
+) -> Iterator[str | None]:
+    """Inside, this process is connected to Ray; gives the address of its head, if it has one.
 
     Raises:
         ClusterError: Ray cannot be reached. Ends the job.
@@ -85,14 +87,14 @@ def connected_to_ray(
     resources = {
         name: amount * count for name, amount in wanted.resources.items() if name not in _NOT_CUSTOM
     }
-    connection = RayConnection(address, resources)
+    connection = RayConnection(address, resources, say=progress.phase)
     try:
         with stop.raising():
             progress.phase("connecting to Ray")
             connection.open()
             # Ray's core handles SIGTERM, too, by telling of it at length.
             stop.listen()
-        yield
+        yield connection.head
     finally:
         connection.close()
 

@@ -27,6 +27,7 @@ from rdu_batch.runner.executor import (
 )
 from rdu_batch.runner.job_context import JobContext
 from rdu_batch.runner.leases import LeaseDone, SealDone, Task, from_wire, to_wire
+from rdu_batch.runner.ray_address import Pulse
 from rdu_batch.runner.session_host import error_of
 from rdu_batch.runner.session_keeper import Loss, SessionKeeper
 from rdu_batch.runner.session_process import error_document
@@ -92,8 +93,9 @@ class _Worker:
 class RayExecutor:
     """The workers of one job on a Ray cluster that ``connect`` has reached."""
 
-    def __init__(self, context: JobContext) -> None:
+    def __init__(self, context: JobContext, pulse: Pulse) -> None:
         workers = context.spec.workers
+        self._pulse = pulse
         self._context_json = context.to_json()
         try:
             self._actor_class: Any = ray.remote(WorkerActor).options(
@@ -112,6 +114,7 @@ class RayExecutor:
     @property
     def num_slots(self) -> int:
         """How many workers the cluster's resources hold at once now; at least 1."""
+        self._pulse.check()
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return _num_slots(cluster, self._wanted)
 
@@ -136,7 +139,11 @@ class RayExecutor:
         worker.call = worker.actor.run.remote(json.dumps(to_wire(task)))
 
     def next_events(self, timeout_s: float) -> list[WorkerEvent]:
-        """Wait for answers of any worker; look now and then whether nodes go away."""
+        """Wait for answers of any worker; look now and then whether nodes go away.
+
+        Raises:
+            ClusterError: the cluster's head is gone. Ends the job.
+        """
         leaving = self._newly_leaving()
         if leaving:
             return leaving
@@ -157,6 +164,8 @@ class RayExecutor:
         if now_s - self._last_look_s < NODES_INTERVAL_S:
             return []
         self._last_look_s = now_s
+        # What asks a head that is gone never comes back.
+        self._pulse.check()
         nodes = draining_nodes()
         found = [
             (worker_id, worker)
@@ -187,6 +196,8 @@ class RayExecutor:
             # The actor's own code failed, so it would fail again: not the node's doing.
             return self._lost(worker_id, f"the actor failed: {error}", session_died=True)
         except RayError as error:
+            # Of a head that is gone every worker is lost, and none can be put in its place.
+            self._pulse.check()
             return self._lost(worker_id, f"the actor was lost: {error}", session_died=False)
         if "ready" in message:
             worker.node = message["ready"]["node"]

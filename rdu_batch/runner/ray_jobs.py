@@ -17,6 +17,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 
 from rdu_batch.errors import ClusterError
+from rdu_batch.runner.ray_address import (
+    Door,
+    is_http,
+    knock,
+    last_started_here,
+    speaking_to,
+)
 from rdu_batch.runner.ray_tokens import headers_for_proxy, token_at_hand
 from rdu_batch.runner.submission import (
     SHIPPED_JOB_FILE,
@@ -124,6 +131,8 @@ class RayJobs:
 
         try:
             return ask()
+        except ClusterError:
+            raise
         except _wants_token() as error:
             raise ClusterRefuses(
                 f"{self._place()} refuses: {_first_line(error)}. A token that it wants is looked "
@@ -194,14 +203,45 @@ def _open_client(address: str | None) -> Any:
         def _raise_error(self, answer: Any) -> None:
             raise _Refused(answer.status_code, answer.text)
 
-    with _address_alone(address):
-        return Client(address, headers=headers_for_proxy())
+    headers = headers_for_proxy()
+    given = address or next(filter(None, map(os.environ.get, _ADDRESS_VARIABLES)), "auto")
+    place = _dashboard_or_head(given)
+    with _address_alone():
+        if "://" in place:
+            return Client(place, headers=headers)
+        # Its head is asked for its dashboard.
+        with speaking_to(_door_of_head(place, given), place):
+            return Client(place, headers=headers)
+
+
+def _dashboard_or_head(given: str) -> str:
+    """The URL of a dashboard, or ``HOST:PORT`` of a head that has one."""
+    if given.startswith("ray://"):
+        raise ClusterRefuses(f"{given} is the address of Ray's client server. {_NAME_IT}")
+    if "://" in given:
+        return given
+    if given != "auto":
+        return f"http://{given}" if is_http(given) else given
+    found = last_started_here()
+    if found is None:
+        raise ClusterError(f"no Ray was started on this machine. {_NAME_IT}")
+    return found
+
+
+def _door_of_head(place: str, given: str) -> Door:
+    door = knock(place)
+    if door is Door.SILENT:
+        which = f"the Ray that was started here last, {place}," if given == "auto" else place
+        raise ClusterError(f"{which} does not answer. {_NAME_IT}")
+    if door is Door.ELSE:
+        raise ClusterRefuses(f"what answers at {place} is no Ray. {_NAME_IT}")
+    return door
 
 
 @contextmanager
-def _address_alone(address: str | None) -> Iterator[None]:
+def _address_alone() -> Iterator[None]:
     """Inside, an address that is given counts: Ray's client would prefer the environment's."""
-    hidden = {name: os.environ.pop(name, None) for name in _ADDRESS_VARIABLES if address}
+    hidden = {name: os.environ.pop(name, None) for name in _ADDRESS_VARIABLES}
     try:
         yield
     finally:
