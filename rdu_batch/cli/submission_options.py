@@ -74,8 +74,9 @@ def wait_and_tell(
     patience_s: float | None,
     ci_output: CiOutput,
     may_submit_again: bool = False,
+    shows_log: bool = True,
 ) -> int | None:
-    """Wait for a submission and say how it ended.
+    """Wait for a submission and say how it ended, with its driver's log meanwhile.
 
     Returns:
         Its exit code; None if its driver was killed and ``may_submit_again``.
@@ -94,7 +95,7 @@ def wait_and_tell(
             timeout_s=timeout_s,
             patience_s=PATIENCE_S if patience_s is None else patience_s,
             tell=lambda text: ci_output.say(f"rdu-batch: {text}"),
-            tell_log=lambda text: ci_output.say(without_commands(text), nl=False),
+            tell_log=lambda text: _pass_on(ci_output, text) if shows_log else None,
         )
     except KeyboardInterrupt:
         raise WaitEnded(
@@ -115,3 +116,8 @@ def wait_and_tell(
     click.echo(json_line(document))
     code: int = document["exit"]
     return code
+
+
+def _pass_on(ci_output: CiOutput, log: str) -> None:
+    """A piece of a driver's log, in which no line gives a runner a command."""
+    ci_output.say(without_commands(log), nl=False)

@@ -103,7 +103,8 @@ def _submit(
     while True:
         submitted = submit_job(jobs, shipment, key, python=python)
         how = "submitted" if submitted.is_new else "found"
-        ci_output.say(f"rdu-batch: {how} {submitted.id}, output {output_url}")
+        note = ", which has completed the job: nothing is run" if submitted.had_ended else ""
+        ci_output.say(f"rdu-batch: {how} {submitted.id}{note}; output {output_url}")
         if submitted.is_new and is_local(output_url):
             ci_output.say("rdu-batch: the output is a folder, which every node must share with you")
         if not num_submits:
@@ -119,6 +120,7 @@ def _submit(
             patience_s=patience_s,
             ci_output=ci_output,
             may_submit_again=num_submits > 0,
+            shows_log=not submitted.had_ended,
         )
         if code is not None:
             return code

@@ -201,4 +201,8 @@ def message_in(log: str, exit_code: int) -> str | None:
 
 
 def _oneline(text: str) -> str:
-    return " ".join(text.split())[:500]
+    """What Ray says, and of the end of the log that it adds the last line alone."""
+    said, has_log, log = text.partition(", last available logs")
+    lines = log.strip().splitlines()
+    last = f": {lines[-1].strip()}" if has_log and len(lines) > 1 else ""
+    return " ".join(f"{said}{last}".split())[:500]

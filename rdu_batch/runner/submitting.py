@@ -66,6 +66,8 @@ class Submitted:
 
     id: str
     is_new: bool
+    #: It had completed the job before it was asked for.
+    had_ended: bool = False
 
 
 def submit_job(
@@ -106,8 +108,10 @@ def submit_job(
         known = last_attempt(key, jobs.ids())
         if known:
             last = submission_id(key, known)
-            if _stands(jobs.state(last), store, last, metadata):
-                return Submitted(last, is_new=False)
+            ray = jobs.state(last)
+            if _stands(ray, store, last, metadata):
+                had_ended = ray is not None and ray.status.is_ended
+                return Submitted(last, is_new=False, had_ended=had_ended)
         # Of a cluster that is gone only the store remembers: an old result must not be taken for
         # that of a new submission.
         seen = (owner.submission_id for owner in owners_from_last(store) if owner.submission_id)

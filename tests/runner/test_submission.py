@@ -1,6 +1,7 @@
 """What a submission is called, and what it came to by what Ray and the store say."""
 
 import dataclasses
+import json
 import shlex
 
 import pytest
@@ -317,6 +318,31 @@ def test_after_a_try_that_ended_comes_the_next_and_no_id_comes_twice(submitted, 
     assert submitted(jobs) == Submitted("a-2", is_new=True)
     take_epoch(open_store(str(tmp_path)), 1, 1.0, "a-7")
     assert submitted(Submissions()) == Submitted("a-8", is_new=True)
+
+
+def test_of_what_ray_says_the_log_is_left_out_but_for_its_last_line():
+    """The log was shown already; its last line may be all that explains."""
+    said = (
+        "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 "
+        "chars):\nRunning entrypoint\n/usr/bin/python: No module named rdu_batch\n"
+    )
+    ending = ending_of(RayState(RayStatus.FAILED, said, 1, {}), NOTHING)
+    assert ending.message.endswith(
+        "Job entrypoint command failed with exit code 1: /usr/bin/python: No module named rdu_batch"
+    )
+    assert "Running entrypoint" not in ending.message
+
+
+def test_a_job_that_was_completed_before_is_found_so(submitted, tmp_path):
+    """Whoever submits it again learns that nothing was run."""
+    jobs = Submissions()
+    submitted(jobs)
+    take_epoch(open_store(str(tmp_path)), 1, 1.0, "a-1")
+    write_result(open_store(str(tmp_path)), 1, {"state": "complete", "exit": 0})
+    success = {"version": 1, "manifest_sha256": "0" * 64, "job_digest": "sha256:0"}
+    (tmp_path / "_SUCCESS").write_text(json.dumps(success) + "\n")
+    jobs.states["a-1"] = dataclasses.replace(jobs.states["a-1"], status=RayStatus.SUCCEEDED)
+    assert submitted(jobs) == Submitted("a-1", is_new=False, had_ended=True)
 
 
 def test_an_ending_keeps_what_was_reported():
