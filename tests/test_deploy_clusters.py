@@ -23,6 +23,20 @@ def test_the_cluster_file_is_valid_for_rays_launcher():
     assert cluster["head_node_type"] in cluster["available_node_types"]
 
 
+def test_the_cluster_file_leaves_nothing_to_rays_defaults_that_cannot_work():
+    """Ray's image has Python 3.6, the role it makes may not start workers that have one."""
+    text = (DEPLOY / "ray-launcher" / "aws.yaml").read_text()
+    cluster = yaml.safe_load(text)
+    for kind in cluster["available_node_types"].values():
+        assert "CHANGE" in kind["node_config"]["ImageId"]
+        assert "CHANGE" in kind["node_config"]["IamInstanceProfile"]["Name"]
+    assert "iam:PassRole" in text
+    # Found on no package index: what is installed is what was copied there.
+    (folder,) = cluster["file_mounts"]
+    install = cluster["setup_commands"][-1]
+    assert f"$(ls {folder}rdu_batch-*.whl)[s3]" in install
+
+
 @pytest.fixture
 def sbatch(tmp_path):
     """Run the script where Slurm's and Ray's commands are stand-ins, as is the program.
