@@ -58,7 +58,8 @@ def sbatch(tmp_path):
         stand_in("scontrol", "printf 'node1\\nnode2\\n'")
         stand_in("squeue", f"echo '{left}'")
         told = "" if srun_code is None else f"exit {srun_code}"
-        stand_in("srun", f'{note}shift 2\ncode=0\n"$@" || code=$?\n{told}\nexit "$code"')
+        skip = 'while [ "$1" != ray ]; do shift; done'
+        stand_in("srun", f'{note}{skip}\ncode=0\n"$@" || code=$?\n{told}\nexit "$code"')
         mode = f'echo "mode ${{RAY_AUTH_MODE-unset}}" >> {tmp_path}/words\n'
         stand_in("ray", f'{mode}while [ "$1" != -- ]; do shift; done\nshift\n"$@"')
         stand_in("rdu-batch", f'{note}if [ "$1" = status ]; then exit {status}; fi\n{program}')
@@ -104,7 +105,8 @@ def test_the_slurm_script_ends_as_the_job_did(sbatch, run_code, status_code, sru
     """Also where Ray says 0 because it never started: then the output is not complete."""
     done, words = sbatch(f"exit {run_code}", status=status_code, srun_code=srun_code, **GIVEN)
     assert done.returncode == code, done.stderr
-    assert "|ray|symmetric-run|--address|node1:6379|--min-nodes|2|" in words[0]
+    assert "|--cpus-per-task=16|ray|symmetric-run|" in words[0], "srun takes 1 unless it is told"
+    assert "|--address|node1:6379|--min-nodes|2|" in words[0]
     assert "rdu-batch|run|my job.yaml|--address|auto|--date|2026-11-22|" in words
     asked = [line for line in words if line.startswith("rdu-batch|status|")]
     assert asked == ([] if run_code else ["rdu-batch|status|o u|--exit-code|"])
