@@ -44,9 +44,16 @@ def test_every_night_has_an_output_of_its_own(tmp_path, kind, url, is_right):
     assert is_right or "is s3://corpus/out/ every night" in done.stderr
 
 
+def test_a_cronjob_asks_for_no_worker_pods(tmp_path):
+    """It submits to a cluster that is there, so nobody has to say how many."""
+    job = job_with(tmp_path, "count: 8, ", "")
+    assert render(job, *IMAGE, "--kind", "cronjob").returncode == 0
+    assert render(job, *IMAGE, "--kind", "raycronjob").returncode == 2
+
+
 WRONG_OPTIONS = [
     *(("--worker-memory", one) for one in ("8GB", "8 Gi", "-8Gi", "8", "8m", "Gi", "", "1e10")),
-    ("--schedule", "TZ=UTC 61 * * * *"),
+    *(("--schedule", one) for one in ("TZ=UTC 61 * *", "TZ=UTC 1 * * * *", "")),
     ("--schedule", "@daily"),
     *(("--schedule", one) for one in ("61 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *")),
     *(("--schedule", f"{one} 3 * * *") for one in ("5-1", "*/0", "1-2-3", "a", "-1", "1,", "*-5")),

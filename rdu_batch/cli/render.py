@@ -126,7 +126,9 @@ def k8s(
         )
     if queue is not None and tuple(kinds) != ("rayjob",):
         raise UsageError("--queue is for a rayjob alone: Kueue queues what starts now")
-    num_pods, workers_per_pod = _pods_of(spec, job_file, workers)
+    # A cronjob submits to a cluster whose pods are there.
+    asks_for_pods = set(kinds) != {"cronjob"}
+    num_pods, workers_per_pod = _pods_of(spec, job_file, workers) if asks_for_pods else (0, 1)
     deployment = Deployment(
         ray_version=ray_version or importlib.metadata.version("ray"),
         num_pods=num_pods,
