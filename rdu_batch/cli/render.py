@@ -118,12 +118,7 @@ def k8s(
     from rdu_batch.report.kubernetes_text import to_yaml
 
     spec = _spec(job_file, kinds, date)
-    local = kubernetes.local_paths(spec)
-    if local:
-        raise UsageError(
-            f"{job_file} names paths of this machine: {', '.join(local)}. A pod sees stores: name "
-            "them by URL (s3://..., gs://...), or as file:///path where the image has them"
-        )
+    _check_paths(spec, job_file)
     if queue is not None and tuple(kinds) != ("rayjob",):
         raise UsageError("--queue is for a rayjob alone: Kueue queues what starts now")
     # A cronjob submits to a cluster whose pods are there.
@@ -168,6 +163,17 @@ def _spec(job_file: str, kinds: tuple[str, ...], date: str | None) -> JobSpec:
             "{date} (or {yesterday}) in it, and in input.urls"
         )
     return load_job(job_file, date=date) if "rayjob" in kinds else specs[0]
+
+
+def _check_paths(spec: JobSpec, job_file: str) -> None:
+    from rdu_batch.report import kubernetes
+
+    local = kubernetes.local_paths(spec)
+    if local:
+        raise UsageError(
+            f"{job_file} names paths of this machine: {', '.join(local)}. A pod sees stores: name "
+            "them by URL (s3://..., gs://...), or as file:///path where the image has them"
+        )
 
 
 def _pods_of(spec: JobSpec, job_file: str, num_pods: int | None) -> tuple[int, int]:

@@ -59,6 +59,37 @@ def ray_job(spec: JobSpec, deployment: Deployment) -> Manifest:
 
 def cron_job(spec: JobSpec, deployment: Deployment) -> Manifest:
     """Every night a pod that submits the day before to a RayCluster that is there, and waits."""
+    job_spec = {
+        "backoffLimit": 2,
+        # Complete with too many dead letters, wrong job file, no input, no artifact: a second try
+        # ends alike.
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {"operator": "In", "values": [2, 3, 4, 5, 8, 10]},
+                }
+            ]
+        },
+        "template": _submitting_pod(spec, deployment),
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": _metadata(spec, "CronJob"),
+        "spec": {
+            "schedule": deployment.schedule,
+            "timeZone": deployment.time_zone,
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": 3600,
+            "successfulJobsHistoryLimit": 3,
+            "failedJobsHistoryLimit": 7,
+            "jobTemplate": {"spec": job_spec},
+        },
+    }
+
+
+def _submitting_pod(spec: JobSpec, deployment: Deployment) -> Manifest:
     submit = (
         f"{day_before_tick(_TICK_VARIABLE, deployment.time_zone)}\n"
         f'exec rdu-batch submit {JOB_FOLDER}/job.yaml --date "$day" '
@@ -72,35 +103,7 @@ def cron_job(spec: JobSpec, deployment: Deployment) -> Manifest:
     }
     pod = pod_of(spec, deployment, container)
     pod["spec"]["restartPolicy"] = "Never"
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": _metadata(spec, "CronJob"),
-        "spec": {
-            "schedule": deployment.schedule,
-            "timeZone": deployment.time_zone,
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": 3600,
-            "successfulJobsHistoryLimit": 3,
-            "failedJobsHistoryLimit": 7,
-            "jobTemplate": {
-                "spec": {
-                    "backoffLimit": 2,
-                    # Complete with too many dead letters, wrong job file, no input, no artifact:
-                    # a second try ends alike.
-                    "podFailurePolicy": {
-                        "rules": [
-                            {
-                                "action": "FailJob",
-                                "onExitCodes": {"operator": "In", "values": [2, 3, 4, 5, 8, 10]},
-                            }
-                        ]
-                    },
-                    "template": pod,
-                }
-            },
-        },
-    }
+    return pod
 
 
 def ray_cron_job(spec: JobSpec, deployment: Deployment) -> Manifest:
