@@ -1,83 +1,36 @@
-"""``rdu-batch render k8s`` and the manifests of ``deploy/k8s/``, against what Kubernetes takes."""
+"""The manifests that ``rdu-batch render k8s`` writes, against what Kubernetes takes."""
 
 import copy
-import os
+import json
 import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
-import jsonschema
 import kubernetes_validate
 import pytest
-import yaml
 
 from rdu_batch.job.loading import load_spec
-from rdu_batch.report.kubernetes import MAX_NAME, name_of
+from rdu_batch.report.kubernetes_names import MAX_NAME, name_of
+from rdu_batch.report.kubernetes_text import to_yaml
+from tests.k8s_manifests import (
+    CRDS,
+    DATED,
+    FOLDER,
+    RENDERED,
+    documents,
+    job_with,
+    ray_job_specs,
+    render,
+    validator,
+)
 
-FOLDER = Path(__file__).parent.parent / "deploy" / "k8s"
-CRDS = os.environ.get("KUBERAY_CRDS")
-RENDERED = [*sorted(FOLDER.glob("ray*job*.yaml")), FOLDER / "cronjob.yaml"]
 #: Of the kinds that Kubernetes itself knows.
 KUBERNETES = "1.34"
 needs_crds = pytest.mark.skipif(
     CRDS is None, reason="KUBERAY_CRDS names no folder with KubeRay's CRDs"
 )
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-
-
-def documents(text):
-    return list(yaml.safe_load_all(text))
-
-
-def render(*arguments, cwd=FOLDER):
-    return subprocess.run(
-        [sys.executable, "-m", "rdu_batch", "render", "k8s", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-    )
-
-
-def strict(schema):
-    """A CRD's schema as JSON Schema that refuses unknown keys; defaults are filled in before."""
-    if isinstance(schema, list):
-        return [strict(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {
-        key: strict(value) for key, value in schema.items() if key != "x-kubernetes-validations"
-    }
-    properties = made.get("properties")
-    if isinstance(properties, dict) and made.get("type") == "object":
-        if not made.get("x-kubernetes-preserve-unknown-fields"):
-            made.setdefault("additionalProperties", False)
-        with_default = {name for name, one in properties.items() if "default" in one}
-        if isinstance(made.get("required"), list):
-            made["required"] = [name for name in made["required"] if name not in with_default]
-    if made.pop("x-kubernetes-int-or-string", False):
-        made.pop("type", None)
-        made["anyOf"] = [{"type": "integer"}, {"type": "string"}]
-    return made
-
-
-def validator(kind):
-    crd = yaml.load(
-        (Path(CRDS) / f"ray.io_{kind.lower()}s.yaml").read_text(), Loader=yaml.CSafeLoader
-    )
-    (version,) = (one for one in crd["spec"]["versions"] if one["name"] == "v1")
-    schema = strict(version["schema"]["openAPIV3Schema"])
-    # The API server knows these of every kind.
-    schema["properties"]["metadata"] = {"type": "object"}
-    return jsonschema.Draft202012Validator(schema)
-
-
-def ray_job_specs(manifest):
-    """The RayJobSpec in a manifest of KubeRay."""
-    spec = manifest["spec"]
-    return spec["jobTemplate"] if manifest["kind"] == "RayCronJob" else spec
 
 
 def test_the_examples_are_what_the_program_renders(tmp_path):
@@ -149,21 +102,6 @@ def test_the_job_file_in_the_config_map_is_the_one_that_was_given():
         load_spec(found["data"]["job.yaml"], source="job.yaml", date="2026-11-22")
 
 
-def test_every_night_is_submitted_with_its_own_date():
-    """By the shell of the pod, for a scheduler knows no logical date."""
-    (_, cron) = documents((FOLDER / "cronjob.yaml").read_text())
-    (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    command = container["command"]
-    stub = command[2].replace("exec rdu-batch", "exec printf '%s '")
-    told = subprocess.run(
-        [command[0], command[1], stub], capture_output=True, text=True, check=True
-    )
-    yesterday = subprocess.run(
-        ["date", "--utc", "--date=yesterday", "+%F"], capture_output=True, text=True, check=True
-    )
-    assert f"submit /etc/rdu-batch/job.yaml --date {yesterday.stdout.strip()} " in told.stdout
-
-
 @pytest.mark.parametrize("kind", sorted(MAX_NAME))
 def test_a_name_is_as_short_as_it_must_be_and_two_jobs_stay_two(kind):
     """A digest keeps apart what a cut would make one."""
@@ -173,33 +111,106 @@ def test_a_name_is_as_short_as_it_must_be_and_two_jobs_stay_two(kind):
         assert len(name_of(name, kind)) <= MAX_NAME[kind]
     assert name_of(long, kind) != name_of(other, kind)
     assert name_of("nightly", kind) == "nightly"
+    names = ["a", "a-", "a--", "7", "7-", "job-7", "job-7-", long, other]
+    assert len({name_of(name, kind) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("name", ["a-", "7", "9" + "a" * 62, "reviews-nightly"])
+def test_one_job_has_one_label_in_all_kinds(tmp_path, name):
+    """So that a selector finds all that is of a job; names have limits of their own."""
+    job = job_with(tmp_path, "name: reviews-nightly", f"name: '{name}'")
+    kinds = [word for kind in ("rayjob", "cronjob", "raycronjob") for word in ("--kind", kind)]
+    done = render(job, *DATED, *kinds)
+    found = documents(done.stdout)
+    assert len(found) == 4
+    (label,) = {one["metadata"]["labels"]["rdu-batch/job"] for one in found}
+    assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", label)
+    (config,) = (one for one in found if one["kind"] == "ConfigMap")
+    for manifest in found[1:]:
+        assert json.dumps(config["metadata"]["name"]) in json.dumps(manifest), "it is mounted"
+
+
+def worker_group(tmp_path, workers, *arguments):
+    """The workers' group of a RayJob whose job file has these workers."""
+    job = job_with(tmp_path, "{count: 8, cpus: 2}", workers)
+    done = render(job, *DATED, *arguments)
+    assert done.returncode == 0, done.stderr
+    _, manifest = documents(done.stdout)
+    if CRDS is not None:
+        assert validator("RayJob").is_valid(manifest)
+    (group,) = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    return group, done.stdout
 
 
 @pytest.mark.parametrize(
-    ("change", "arguments", "message"),
+    ("workers", "arguments", "pods", "memory"),
     [
-        (("s3://corpus/reviews/", "reviews/"), [], "names paths of this machine: reviews/"),
-        (("count: 8, ", ""), [], "--workers N"),
-        (("", ""), ["--spot", "market"], "wanted LABEL=VALUE"),
-        (("", ""), ["--kind", "cronjob", "--queue", "a"], "rayjob alone"),
+        ("{count: 8, cpus: 2}", [], 8, "8Gi"),
+        # Two share a GPU, though four would share a CPU.
+        ("{count: 4, cpus: 0.25, gpus: 0.5}", [], 2, "16Gi"),
+        ("{count: 5, cpus: 0.25, gpus: 0.5}", [], 3, "16Gi"),
+        ("{count: 4, cpus: 0.25}", [], 1, "32Gi"),
+        ("{count: 20, cpus: 0.1}", ["--worker-memory", "1.5Gi"], 2, "15Gi"),
+        ("{count: 3, cpus: 0.5}", ["--worker-memory", "1.25Gi"], 2, "2.5Gi"),
+        ("{count: 1, cpus: 0.25}", [], 1, "8Gi"),
+        ("{count: 4, cpus: 1.5}", [], 4, "8Gi"),
+        ("{count: 4, cpus: 0, gpus: 1}", [], 4, "8Gi"),
+        ("{count: 4, cpus: 0.5, resources: {RDU: 1}}", [], 4, "8Gi"),
+        ("{count: 4, cpus: 0.5, resources: {RDU: 0.5}}", [], 2, "16Gi"),
+        ("{max: 4, cpus: 0.5}", [], 2, "16Gi"),
+        ("{count: 4, cpus: 0.5}", ["--workers", "7"], 7, "16Gi"),
+        ("{cpus: 0.5}", ["--workers", "7"], 7, "16Gi"),
     ],
 )
-def test_what_cannot_be_rendered_is_said(tmp_path, change, arguments, message):
-    """With what to do about it."""
-    job = tmp_path / "job.yaml"
-    job.write_text((FOLDER / "nightly.yaml").read_text().replace(*change))
-    done = render(job, "--image", "a", "--date", "2026-11-22", *arguments)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_as_many_pods_as_ray_fills(tmp_path, workers, arguments, pods, memory):
+    """Ray packs workers that reserve a part into one pod; a pod more would stand idle."""
+    group, _ = worker_group(tmp_path, workers, *arguments)
+    assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] == pods
+    (container,) = group["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == memory
+
+
+@pytest.mark.parametrize("amount", ["1000000", "12345678", "3", "0.5"])
+def test_amounts_are_exact_texts(tmp_path, amount):
+    """Whole, as nodes of Ray have them; quoted, for YAML 1.2 reads 1e+06 as a number."""
+    group, text = worker_group(tmp_path, f"{{count: 1, resources: {{RDU: {amount}}}}}")
+    whole = "1" if amount == "0.5" else amount
+    assert group["resources"]["RDU"] == whole
+    assert f"RDU: '{whole}'\n" in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1e3", "1e+06", "089", "1_000", "0o17", "0x1F", "1.5", "y", "N", "true", "null", "1E5"],
+)
+def test_what_a_reader_might_take_for_a_value_is_quoted(value, tmp_path):
+    """YAML 1.1, 1.2 and Go's reader disagree on what is a number or true."""
+    if re.fullmatch("[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", value):
+        group, text = worker_group(tmp_path, "{count: 1}", "--spot", f"pool={value}")
+        assert group["template"]["spec"]["nodeSelector"] == {"pool": value}
+        assert f"pool: '{value}'\n" in text
+    assert to_yaml([{"a": value}]) == f"a: '{value}'\n"
+
+
+def test_the_object_store_fits_its_shared_memory():
+    """Ray's own choice, 30 % of the pod's memory, would go to a disk instead, with a warning."""
+    for path in FOLDER.glob("ray*job*.yaml"):
+        (_, manifest) = documents(path.read_text())
+        cluster = ray_job_specs(manifest)["rayClusterSpec"]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            bytes_wanted = int(group["rayStartParams"]["object-store-memory"])
+            (shared,) = (
+                volume["emptyDir"]["sizeLimit"]
+                for volume in group["template"]["spec"]["volumes"]
+                if volume["name"] == "shared-memory"
+            )
+            assert 100 << 20 <= bytes_wanted <= (int(shared.removesuffix("Mi")) << 20) * 0.9
 
 
 def test_gpus_and_other_resources_are_asked_of_kubernetes_and_told_to_ray(tmp_path):
     """Ray finds a GPU by itself, but not beside resources that it is told of."""
-    job = tmp_path / "job.yaml"
-    text = (FOLDER / "nightly.yaml").read_text()
-    job.write_text(text.replace("cpus: 2", "cpus: 0.5, gpus: 1, resources: {RDU: 2}"))
-    done = render(job, "--image", "a", "--date", "2026-11-22", "--secret", "stores")
+    job = job_with(tmp_path, "cpus: 2", "cpus: 0.5, gpus: 1, resources: {RDU: 2}")
+    done = render(job, *DATED, "--secret", "stores")
     _, manifest = documents(done.stdout)
     (group,) = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (container,) = group["template"]["spec"]["containers"]
