@@ -46,7 +46,7 @@ from rdu_batch.runner.run_account import RunAccount
 from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.run_summary import Epoch, summary_of
 from rdu_batch.runner.scheduler import Scheduler
-from rdu_batch.runner.sinks import told_sinks
+from rdu_batch.runner.sinks import RunSinks
 from rdu_batch.runner.stops import StopRequest
 from rdu_batch.runner.submission import SUBMISSION_ID_ENV
 from rdu_batch.runner.takeover import wait_until_free
@@ -86,8 +86,9 @@ def run_job(
     use_storage_options(spec)
     stop = StopRequest()
     heartbeat_s = heartbeat_s or heartbeat_s_of(os.environ)
-    with stop.watch(spec.limits.deadline_s, ends_process=ends_process):
-        return _JobRun(spec, stop, progress, heartbeat_s, retry).run(executor, address)
+    sinks = RunSinks(spec.name, executor, progress.phase, stop.is_requested)
+    with stop.watch(spec.limits.deadline_s, ends_process=ends_process), sinks:
+        return _JobRun(spec, stop, progress, heartbeat_s, retry, sinks).run(executor, address)
 
 
 class _JobRun:
@@ -98,7 +99,9 @@ class _JobRun:
         progress: Progress,
         heartbeat_s: float,
         retry: RetrySeed | None,
+        sinks: RunSinks,
     ) -> None:
+        self._sinks = sinks
         self._spec = spec
         self._stop = stop
         self._progress = progress
@@ -256,8 +259,7 @@ class _JobRun:
                     num_workers=scheduler.num_workers,
                 )
                 rows_done_before = plan.num_rows - left.num_pending_rows
-                with told_sinks(self._spec, executor, self._progress.phase) as metrics:
-                    self._drive(scheduler, workers, rows_done_before, heartbeat, metrics)
+                self._drive(scheduler, workers, rows_done_before, heartbeat, self._sinks.open())
                 epoch.leased = scheduler.leased_totals
                 epoch.num_workers = scheduler.num_workers
                 epoch.num_workers_lost = scheduler.num_workers_lost
