@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from rdu_batch.errors import ObjectMissing
+from rdu_batch.errors import ObjectMissing, VerifyFailed
 from rdu_batch.job.records import DEAD_KEYS, PREDICTION_KEYS
+from rdu_batch.job.run_paths import PLAN, SUCCESS
 from rdu_batch.report.page_values import DeadSample, PageFacts
 from rdu_batch.runner.epochs import read_object
 from rdu_batch.runner.manifest import read_manifest
@@ -32,10 +33,16 @@ def read_page_facts(store: Store) -> PageFacts:
 
     Raises:
         OutputMismatch: another format version wrote it.
-        VerifyFailed: its manifest is damaged.
+        VerifyFailed: there is no job, or its manifest is damaged (exit 7).
         StoreError: the store failed.
     """
     status = read_status(store)
+    if status.state == "empty":
+        raise VerifyFailed(
+            f"{store.url}: there is neither {PLAN} nor {SUCCESS}, so no job has begun there; "
+            "wanted an output, as output.url of a job file names it. Correct the URL; "
+            "`rdu-batch status ID` tells the output of a submission."
+        )
     parts: list[dict[str, Any]] = []
     if status.state == "complete":
         parts = read_manifest(store)[0]["parts"]

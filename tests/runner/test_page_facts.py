@@ -4,6 +4,8 @@ import json
 import subprocess
 from dataclasses import asdict
 
+import pytest
+
 from rdu_batch.runner import page_facts
 from rdu_batch.runner.page_facts import read_page_facts
 from rdu_batch.storage.store import open_store
@@ -44,10 +46,24 @@ def test_the_page_of_a_finished_job_has_the_facts_of_its_files(
     assert published_bytes(job.output) == before
 
 
-def test_a_job_without_rows_and_an_output_without_a_job_have_pages(job):
-    """Both end with exit 0 and a page that names the state."""
-    assert report(job).returncode == 0
-    assert "empty" in (job.folder / "page.html").read_text()
+@pytest.mark.parametrize("holds", [None, "other.txt"])
+def test_a_place_without_a_job_has_no_page(job, read_last_json, holds):
+    """It ends as verify does there, and a page of before stays."""
+    page = job.folder / "page.html"
+    page.write_text("of before")
+    if holds:
+        job.output.mkdir()
+        (job.output / holds).write_text("")
+    done = report(job)
+    told = read_last_json(done)
+    assert (done.returncode, told["exit"], told["error"]) == (7, 7, "VerifyFailed")
+    assert str(job.output) in told["message"]
+    assert "_run/plan.json" in told["message"]
+    assert page.read_text() == "of before"
+
+
+def test_a_job_without_rows_has_a_page(job):
+    """With exit 0 and no row."""
     assert job.write([b""]).run("--executor", "inline").returncode == 0
     assert report(job).returncode == 0
     assert read_page_facts(open_store(str(job.output))).rows == 0
@@ -77,15 +93,16 @@ def test_a_damaged_part_is_counted_and_the_page_is_written(job, make_lines):
     assert "damaged" in (job.folder / "page.html").read_text()
 
 
-def test_a_page_that_cannot_be_written_is_one_paragraph(job):
-    """The folder of --out is missing."""
+def test_a_page_that_cannot_be_written_is_one_paragraph(job, make_lines, read_last_json):
+    """The folder of --out is missing: the command line is wrong."""
+    job.write(make_lines(1)).run("--executor", "inline")
     done = subprocess.run(
         job.command("report", job.output, "--out", job.folder / "no" / "page.html"),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert (done.returncode, read_last_json(done)["error"]) == (2, "UsageError")
     assert "choose another file with --out" in done.stderr
     assert "Traceback" not in done.stderr
 
