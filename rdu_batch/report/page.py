@@ -93,9 +93,13 @@ def _head(facts: PageFacts) -> str:
     if reused:
         num = reused["rows_of_unchanged_files"] + reused["rows_of_same_content"]
         cards.append(("Rows reused", num))
-    shown = "".join(f"<div><dt>{name}</dt><dd>{value:,}</dd></div>" for name, value in cards)
+    numbers = [(name, f"{value:,}") for name, value in cards]
+    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers)
+    # No number is broken: the longest decides how wide a card is.
+    digits = max(len(value) for _, value in numbers)
     since = f'<p class="soft">Reused from {_text(reused["since"])}</p>' if reused else ""
-    return f"<header>{title}<dl>{shown}</dl>{since}</header>"
+    cards_shown = f'<dl style="--digits:{digits}">{shown}</dl>'
+    return f"<header>{title}{cards_shown}{since}</header>"
 
 
 def _throughput(facts: PageFacts) -> str:

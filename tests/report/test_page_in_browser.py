@@ -116,6 +116,29 @@ def test_the_page_can_be_read(chromium, tmp_path, state, view):
     page.close()
 
 
+@pytest.mark.parametrize("width", [390, 800, 1100, 1200])
+@pytest.mark.parametrize("rows", [3_643_748, 987_654_321_098])
+def test_no_number_is_broken(chromium, tmp_path, width, rows):
+    """Of seven digits and of twelve: each on one line, inside its card, on any screen."""
+    path = tmp_path / "report.html"
+    totals = {**FACTS.totals, "prompt_tokens": rows, "generated_tokens": rows, "predictions": rows}
+    path.write_text(render_page(replace(FULL, rows=rows, totals=totals)))
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    page.goto(path.as_uri())
+    numbers = page.evaluate(
+        """() => [...document.querySelectorAll("dd")].map((one) => {
+          const words = document.createRange();
+          words.selectNodeContents(one);
+          const right = words.getBoundingClientRect().right;
+          const room = one.getBoundingClientRect().right;
+          return [words.getClientRects().length, right <= room + 0.5];
+        })"""
+    )
+    assert numbers == [[1, True]] * 6
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
 def test_a_printed_page_keeps_its_figures_whole(chromium, tmp_path):
     """As PDF, of A4: it comes out, and no figure is wider than the paper."""
     path = tmp_path / "report.html"
