@@ -108,11 +108,11 @@ def _throughput(facts: PageFacts) -> str:
     figures = ""
     for one in reversed(worked[-_MAX_DRAWN_RUNS:]):
         told, run = one["throughput"], f"run {one.get('epoch', '')}"
-        bin_s = float(told["bin_s"])
+        bin_s, end_s = float(told["bin_s"]), told.get("end_s")
         tokens = [float(count) for count in told["generated_tokens"]]
         rows = [float(count) for count in told["rows"]]
-        figures += rates(tokens, bin_s, f"Generated tokens a second, {run}", "tokens/s")
-        figures += rates(rows, bin_s, f"Rows a second, {run}", "rows/s")
+        figures += rates(tokens, bin_s, f"Generated tokens a second, {run}", "tokens/s", end_s)
+        figures += rates(rows, bin_s, f"Rows a second, {run}", "rows/s", end_s)
     return _section("Throughput", figures) if figures else ""
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from rdu_batch.report.page import render_page
-from rdu_batch.report.page_figures import bins_of
+from rdu_batch.report.page_figures import bins_of, rates
 from rdu_batch.report.page_values import DeadSample, PageFacts
 
 HOSTILE = "</li></style></title><script>alert(1)</script>\" ' onload=x <!-- &lt; ]]> \x00 \ud800"
@@ -144,6 +144,31 @@ def test_throughput_and_each_worker_are_drawn_from_the_run_s_result():
     bars = [dict(attrs) for tag, attrs in Tree(render_page(FACTS)).tags if tag == "rect"]
     of_workers = [float(one["width"]) for one in bars if one.get("class", "").startswith("k")]
     assert of_workers == [252.0, 28.0, 126.0, 98.0]
+
+
+def bars_of(figure):
+    """(x, width, height) of each column."""
+    found = [dict(attrs) for tag, attrs in Tree(figure).tags if tag == "rect"]
+    return [tuple(float(one[name]) for name in ("x", "width", "height")) for one in found]
+
+
+@pytest.mark.parametrize("num_bins", [2, 3, 5, 60])
+def test_a_steady_run_fills_the_width_of_its_figure(num_bins):
+    """However few bins it has: what is left empty looks like a pause."""
+    bars = bars_of(rates([10.0] * num_bins, 1.0, "Rows a second", "rows/s"))
+    assert bars[0][0] <= 1
+    assert bars[-1][0] + bars[-1][1] >= 359
+    assert all(two[0] - (one[0] + one[1]) <= 1.01 for one, two in pairwise(bars))
+
+
+@pytest.mark.parametrize(("last", "end_s", "num_bars"), [(5.0, 4.5, 5), (1.0, 4.1, 4)])
+def test_the_last_bin_counts_as_far_as_the_run_went(last, end_s, num_bars):
+    """Ten rows a second to the end, in the middle of a second or at its beginning: no fall."""
+    figure = rates([10.0, 10.0, 10.0, 10.0, last], 1.0, "Rows a second", "rows/s", end_s)
+    bars = bars_of(figure)
+    assert len(bars) == num_bars
+    assert {height for *_, height in bars} == {100.0}
+    assert bars[-1][1] == pytest.approx(360 * (end_s - (num_bars - 1)) / end_s - 1, abs=0.1)
 
 
 def test_a_result_of_an_earlier_version_has_no_such_figures():
