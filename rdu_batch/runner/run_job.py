@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from typing import Any
 
 from rdu_batch.dataset.local_counting import local_counting
 from rdu_batch.dataset.planning import check_same_job, load_plan, plan_of_output
@@ -42,7 +43,7 @@ from rdu_batch.runner.part_formats import check_can_pack
 from rdu_batch.runner.ray_counting import ray_counting
 from rdu_batch.runner.resume import look_back
 from rdu_batch.runner.retry_seed import RetrySeed
-from rdu_batch.runner.run_account import RunAccount
+from rdu_batch.runner.run_account import RunAccount, result_of_failure
 from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.run_summary import Epoch, summary_of
 from rdu_batch.runner.scheduler import Scheduler
@@ -108,7 +109,7 @@ class _JobRun:
         self._heartbeat_s = heartbeat_s
         #: What the output begins with: given, or opened for ``input.since``.
         self._seed: RetrySeed | DeltaSeed | None = retry
-        self._started_s = time.monotonic()
+        self._started_s, self._began_s = time.monotonic(), time.time()
         #: Of this epoch; nothing where no worker was wanted.
         self._account = RunAccount()
 
@@ -139,10 +140,14 @@ class _JobRun:
             # The store may be what failed; the error itself is what the caller must see.
             with suppress(StoreError):
                 check_epoch(store, taken.epoch, taken.token)
-                result = {"exit": error.exit_code, "error": type(error).__name__}
-                told = {"message": str(error), "worker_seconds": self._account.seconds.to_json()}
-                write_result(store, taken.epoch, {**result, **told, **self._account.to_json()})
+                told = result_of_failure(error, self._account, time.monotonic() - self._started_s)
+                self._report(store, taken.epoch, told)
             raise
+
+    def _report(self, store: Store, epoch: int, told: dict[str, Any]) -> None:
+        """Record how this epoch ended, with what the summary leaves out."""
+        times = {"began_s": round(self._began_s, 3), "ended_s": round(time.time(), 3)}
+        write_result(store, epoch, {**told, **times, **self._account.to_json()})
 
     def _already_complete(self, store: Store, identity: JobIdentity) -> Summary | None:
         success = read_success(store)
@@ -268,7 +273,7 @@ class _JobRun:
         epoch.wall_s = time.monotonic() - self._started_s
         summary = summary_of(self._spec, store, totals, plan.num_shards, epoch, identity.job_digest)
         heartbeat.confirm()
-        write_result(store, owner.epoch, {**summary.to_json(), **self._account.to_json()})
+        self._report(store, owner.epoch, summary.to_json())
         return summary
 
     def _drive(

@@ -11,17 +11,25 @@ from pathlib import Path
 import pytest
 
 from rdu_batch.report.page import render_page
-from tests.report.test_page import EMPTY, EPOCH, FACTS, HOSTILE, hurt
+from tests.report.test_page import EMPTY, EPOCH, FACTS, FAILED, HOSTILE, hurt
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 #: A failed run before the one that ended: every section of the page has something.
-FULL = replace(FACTS, epochs=({"epoch": 1, "error": "Interrupted", "wall_s": 3.0}, EPOCH))
+FULL = replace(
+    FACTS,
+    epochs=(FAILED, {"epoch": 2, "state": "killed"}, {**EPOCH, "epoch": 3, "exit": 0}),
+    num_sampled_parts=2,
+    num_parts=2,
+    looked_s=1795905200.0,
+)
 STATES = {
     "complete": FULL,
     "hostile": hurt(FULL),
-    "unfinished": replace(FACTS, state="unfinished", totals=None, epochs=(), dead_samples={}),
+    "unfinished": replace(
+        FACTS, state="unfinished", totals=None, epochs=(FAILED,), dead_samples={}
+    ),
     "empty": EMPTY,
 }
 #: Width and height in pixels, colour scheme, medium.
