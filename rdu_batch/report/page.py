@@ -72,10 +72,10 @@ def _head(facts: PageFacts) -> str:
         cards.append(("Rows reused", num))
     numbers = [(name, f"{value:,}") for name, value in cards]
     shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers)
-    # No number is broken: the longest decides how wide a card is.
-    digits = max(len(value) for _, value in numbers)
+    # No number is broken: the longest decides how wide a card is. Six cards are no five and one.
+    digits, columns = max(len(value) for _, value in numbers), 3 if len(cards) == 6 else 4
     since = soft(f"Reused from {text(reused['since'])}") if reused else ""
-    cards_shown = f'<dl style="--digits:{digits}">{shown}</dl>'
+    cards_shown = f'<dl style="--digits:{digits};--columns:{columns}">{shown}</dl>'
     return f"<header>{title}{cards_shown}{since}</header>"
 
 
@@ -106,7 +106,7 @@ def _endings(totals: Mapping[str, Any]) -> str:
     note = ""
     if num_samples != predictions:
         note = soft(
-            f"{num_samples:,} samples, as generation makes several, of {predictions:,} rows."
+            f"{num_samples:,} samples of {predictions:,} rows: the job makes several a row."
         )
     return _counts("How predictions ended", endings, note)
 
@@ -203,10 +203,13 @@ def _basis(facts: PageFacts) -> str:
 def _what_was_read(facts: PageFacts) -> str:
     is_complete = facts.totals is not None
     parts = "parts" if is_complete else "parts that are finished"
+    dead = ""
+    if facts.num_dead_files:
+        sampled, files = facts.num_sampled_dead_files, facts.num_dead_files
+        dead = f", and dead letters of {sampled:,} of {files:,} files,"
     told = (
         f"{facts.num_sampled_rows:,} predictions from the first lines of "
-        f"{facts.num_sampled_parts:,} of {facts.num_parts:,} {parts}, and dead letters of "
-        f"{facts.num_sampled_dead_files:,} of {facts.num_dead_files:,} files, were read for this "
+        f"{facts.num_sampled_parts:,} of {facts.num_parts:,} {parts}{dead} were read for this "
         "page. Lengths and samples are of these"
     )
     return f"{told}; all other numbers are of the whole job." if is_complete else f"{told}."

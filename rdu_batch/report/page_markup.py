@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from html import escape
+from itertools import zip_longest
 from typing import Final
 
 _MAX_SHOWN_CHARS: Final = 400
@@ -23,15 +25,21 @@ def section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>{content}</section>"
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Cells are HTML already; the first column is text, the others are numbers."""
+def table(heads: list[str], rows: list[list[str]], below: Sequence[str] = ()) -> str:
+    """Cells are HTML already; the first column is text, the others are numbers.
+
+    ``below`` has for each row what stands below it, over the whole width; empty for nothing.
+    """
 
     def line(tag: str, cells: list[str]) -> str:
         kinds = ["", *[' class="n"'] * (len(cells) - 1)]
         told = (f"<{tag}{kind}>{one}</{tag}>" for kind, one in zip(kinds, cells, strict=True))
         return f"<tr>{''.join(told)}</tr>"
 
-    body = "".join(line("td", row) for row in rows)
+    body = ""
+    for row, told in zip_longest(rows, below, fillvalue=""):
+        wide = f'<tr><td colspan="{len(heads)}">{told}</td></tr>' if told else ""
+        body += line("td", list(row)).replace("<tr>", '<tr class="on">' if told else "<tr>") + wide
     return f"<table><thead>{line('th', heads)}</thead><tbody>{body}</tbody></table>"
 
 

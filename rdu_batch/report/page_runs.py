@@ -12,13 +12,19 @@ def runs(epochs: Sequence[dict[str, Any]]) -> str:
     """A row a run, oldest first, from what it reported; the section is left out without any."""
     rows = [[_how(one), _took(one), _planned(one), _rate(one), _workers(one)] for one in epochs]
     heads = ["Run", "Took, s", "Planned, s", "Tokens/s", "Workers"]
-    return section("Runs: plan against actual", table(heads, rows)) if rows else ""
+    told = table(heads, rows, [_when_and_why(one) for one in epochs])
+    return section("Runs: plan against actual", told) if rows else ""
 
 
 def _how(epoch: dict[str, Any]) -> str:
     told = f"{epoch.get('epoch', '')} {text(epoch.get('error') or epoch.get('state') or '')}"
     if "exit" in epoch:
         told += f", exit {text(epoch['exit'])}"
+    return told
+
+
+def _when_and_why(epoch: dict[str, Any]) -> str:
+    told = ""
     if "began_s" in epoch and "ended_s" in epoch:
         told += soft(span_of_time(epoch["began_s"], epoch["ended_s"]))
     if epoch.get("message"):
