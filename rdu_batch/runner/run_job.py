@@ -38,6 +38,7 @@ from rdu_batch.runner.job_context import JobContext, with_absolute_urls
 from rdu_batch.runner.manifest import read_manifest, read_success, write_manifest
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.outlook import predict_run
+from rdu_batch.runner.page_out import leave_page_of_failure
 from rdu_batch.runner.parents import check_parent, parent_in
 from rdu_batch.runner.part_formats import check_can_pack
 from rdu_batch.runner.ray_counting import ray_counting
@@ -142,6 +143,8 @@ class _JobRun:
                 check_epoch(store, taken.epoch, taken.token)
                 told = result_of_failure(error, self._account, time.monotonic() - self._started_s)
                 self._report(store, taken.epoch, told)
+                if self._account.workers and not self._stop.is_requested():
+                    leave_page_of_failure(store, error, self._progress.phase)
             raise
 
     def _report(self, store: Store, epoch: int, told: dict[str, Any]) -> None:

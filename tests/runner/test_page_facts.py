@@ -130,6 +130,26 @@ def test_a_run_leaves_its_page_in_the_run_folder(job, make_lines):
     assert subprocess.run(verified, capture_output=True, check=False).returncode == 0
 
 
+def test_a_run_that_gives_up_leaves_its_page(job, read_last_json):
+    """It says why; after a signal, where time is short, there is none."""
+    page = job.output / "_run" / "report.html"
+    job.write([b"not JSON"] * 1500, rows_per_shard=100, limits={"max_dead_rows": 1})
+    done = job.run("--executor", "inline")
+    assert (done.returncode, read_last_json(done)["error"]) == (10, "StoppedEarly")
+    shown = page.read_text()
+    assert "1 StoppedEarly, exit 10" in shown
+    assert "unfinished" in shown
+
+
+def test_a_failed_run_s_page_that_cannot_be_written_changes_no_error(job, read_last_json):
+    """It is said; the exit code is that of what went wrong."""
+    job.write([b"not JSON"] * 1500, rows_per_shard=100, limits={"max_dead_rows": 1})
+    (job.output / "_run" / "report.html").mkdir(parents=True)
+    done = job.run("--executor", "inline")
+    assert (done.returncode, read_last_json(done)["error"]) == (10, "StoppedEarly")
+    assert "_run/report.html was not written" in done.stderr
+
+
 def test_a_page_that_cannot_be_written_does_not_fail_the_job(job, make_lines):
     """It is said, with the verb that makes it; the exit code stays 0."""
     job.write(make_lines(4))
@@ -175,6 +195,7 @@ def test_an_unfinished_job_shows_what_its_finished_parts_hold(job):
         (place,) = [one.place for one in facts.dead_samples["not_json"]]
         assert place.endswith("rows.jsonl, line 6")
         (run,) = facts.epochs
+    assert not (job.output / "_run" / "report.html").exists()
     assert (run["exit"], run["error"], run["workers"]) == (12, "Interrupted", 1)
     assert 0 < run["wall_s"] <= run["ended_s"] - run["began_s"] + 0.1
     assert run["tokens_per_s"] > 0
