@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rdu_batch.errors import Interrupted, OutputOwned, RduBatchError, StoreError
+from rdu_batch.errors import (
+    Interrupted,
+    OutputMismatch,
+    OutputOwned,
+    RduBatchError,
+    StoreError,
+)
 from rdu_batch.report.metrics import openmetrics_of
 from rdu_batch.report.page import render_page
 from rdu_batch.report.summary import COMPLETE
@@ -45,10 +51,11 @@ def keep_page(summary: Summary, say: Callable[[str], object]) -> None:
 def leave_page_of_failure(store: Store, error: RduBatchError, say: Callable[[str], object]) -> None:
     """Write the page of a job whose run failed, once the run has reported that.
 
-    Not where time is short, after a stop; nor where the store is what failed; nor where another
-    driver owns the output. ``say`` is told what prevented it; the error stays what is raised.
+    Not where time is short, after a stop; nor where the store is what failed; nor where the output
+    is another driver's, or of another version. ``say`` is told what prevented it; the error stays
+    what is raised.
     """
-    if isinstance(error, Interrupted | StoreError | OutputOwned):
+    if isinstance(error, Interrupted | StoreError | OutputOwned | OutputMismatch):
         return
     try:
         _write_page(store)
