@@ -26,8 +26,10 @@ from rdu_batch.report.ci_text import json_line
 def report(output: str, out: Path, price_per_worker_hour: float | None) -> int:
     """Write a page about the output at URL OUTPUT, finished or not.
 
-    One HTML file without scripts; it fetches nothing. The output itself is only read.
+    One HTML file without scripts; it fetches nothing. The output itself is only read. Where there
+    is no job nothing is written, and the exit code is 7, as that of `verify`.
     """
+    from rdu_batch.errors import UsageError
     from rdu_batch.report.page import render_page
     from rdu_batch.runner.page_facts import read_page_facts
     from rdu_batch.storage.store import open_store
@@ -37,7 +39,7 @@ def report(output: str, out: Path, price_per_worker_hour: float | None) -> int:
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise click.ClickException(
+        raise UsageError(
             f"cannot write {out}: {error.strerror}; choose another file with --out"
         ) from error
     click.echo(f"{facts.output}: {facts.state}; page written to {out}", err=True)

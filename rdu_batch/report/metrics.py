@@ -32,6 +32,11 @@ GAUGES: Final = (
     Measure("rdu_batch_shards", "Shards of the job.", lambda now: now.shards),
     Measure("rdu_batch_shards_committed", "Shards committed.", lambda now: now.shards_committed),
     Measure("rdu_batch_workers", "Workers with an open session.", lambda now: now.workers),
+    # Beside the counter: Ray goes on exporting the counters of drivers that ended, so that only a
+    # gauge tells what the runs that live have come to.
+    Measure(
+        "rdu_batch_run_dead_rows", "Dead letters of a run while it lives.", lambda now: now.dead
+    ),
 )
 #: Numbers of one run that only grow.
 COUNTERS: Final = (

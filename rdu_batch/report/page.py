@@ -7,15 +7,15 @@ change the page's structure; the same values give the same page. Does not: read 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from typing import Any, Final
 
 from rdu_batch.report.page_figures import histogram, rates, worker_bars
+from rdu_batch.report.page_markup import moment, section, soft, table, text
+from rdu_batch.report.page_runs import runs
 from rdu_batch.report.page_style import STYLE
 from rdu_batch.report.page_values import PageFacts
 
 _S_PER_HOUR: Final = 3600
-_MAX_SHOWN_CHARS: Final = 400
 #: Runs whose throughput is drawn: the last ones.
 _MAX_DRAWN_RUNS: Final = 3
 _MAX_DRAWN_WORKERS: Final = 24
@@ -27,9 +27,9 @@ def render_page(facts: PageFacts, *, price_per_worker_hour: float | None = None)
         _head(facts),
         _throughput(facts),
         _lengths(facts),
-        _counts("How rows ended", (facts.totals or {}).get("finish_reasons", {})),
+        _endings(facts.totals or {}),
         _dead(facts),
-        _epochs(facts),
+        runs(facts.epochs),
         _worker_time(facts),
         _cost(facts, price_per_worker_hour),
         _basis(facts),
@@ -37,7 +37,7 @@ def render_page(facts: PageFacts, *, price_per_worker_hour: float | None = None)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(facts.name)}: report</title><style>{STYLE}</style></head>"
+        f"<title>{text(facts.name)}: report</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(sections)}</main></body></html>\n"
     )
 
@@ -51,33 +51,10 @@ def worker_seconds(epochs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return sums
 
 
-def _text(value: object) -> str:
-    shown = str(value)
-    if len(shown) > _MAX_SHOWN_CHARS:
-        shown = shown[: _MAX_SHOWN_CHARS - 3] + "..."
-    # A control character or half a surrogate pair is no character of HTML.
-    return escape("".join(one if one.isprintable() else repr(one)[1:-1] for one in shown))
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>{content}</section>"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    """Cells are HTML already; the first column is text, the others are numbers."""
-
-    def line(tag: str, cells: list[str]) -> str:
-        kinds = ["", *[' class="n"'] * (len(cells) - 1)]
-        told = (f"<{tag}{kind}>{one}</{tag}>" for kind, one in zip(kinds, cells, strict=True))
-        return f"<tr>{''.join(told)}</tr>"
-
-    body = "".join(line("td", row) for row in rows)
-    return f"<table><thead>{line('th', heads)}</thead><tbody>{body}</tbody></table>"
-
-
 def _head(facts: PageFacts) -> str:
-    title = f'<h1>{_text(facts.name)}</h1><p class="soft">{facts.state} &middot; '
-    title += f"{_text(facts.output)}</p>"
+    looked = f" &middot; as of {moment(facts.looked_s)} UTC" if facts.looked_s is not None else ""
+    title = f"<h1>{text(facts.name)}</h1>"
+    title += soft(f"{facts.state} &middot; {text(facts.output)}{looked}")
     cards = [("Rows", facts.rows), ("Shards", facts.shards)]
     if facts.totals is None:
         cards += [("Rows durable", facts.rows_durable), ("Shards done", facts.shards_committed)]
@@ -93,9 +70,13 @@ def _head(facts: PageFacts) -> str:
     if reused:
         num = reused["rows_of_unchanged_files"] + reused["rows_of_same_content"]
         cards.append(("Rows reused", num))
-    shown = "".join(f"<div><dt>{name}</dt><dd>{value:,}</dd></div>" for name, value in cards)
-    since = f'<p class="soft">Reused from {_text(reused["since"])}</p>' if reused else ""
-    return f"<header>{title}<dl>{shown}</dl>{since}</header>"
+    numbers = [(name, f"{value:,}") for name, value in cards]
+    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers)
+    # No number is broken: the longest decides how wide a card is. Six cards are no five and one.
+    digits, columns = max(len(value) for _, value in numbers), 3 if len(cards) == 6 else 4
+    since = soft(f"Reused from {text(reused['since'])}") if reused else ""
+    cards_shown = f'<dl style="--digits:{digits};--columns:{columns}">{shown}</dl>'
+    return f"<header>{title}{cards_shown}{since}</header>"
 
 
 def _throughput(facts: PageFacts) -> str:
@@ -104,55 +85,51 @@ def _throughput(facts: PageFacts) -> str:
     figures = ""
     for one in reversed(worked[-_MAX_DRAWN_RUNS:]):
         told, run = one["throughput"], f"run {one.get('epoch', '')}"
-        bin_s = float(told["bin_s"])
+        bin_s, end_s = float(told["bin_s"]), told.get("end_s")
         tokens = [float(count) for count in told["generated_tokens"]]
         rows = [float(count) for count in told["rows"]]
-        figures += rates(tokens, bin_s, f"Generated tokens a second, {run}", "tokens/s")
-        figures += rates(rows, bin_s, f"Rows a second, {run}", "rows/s")
-    return _section("Throughput", figures) if figures else ""
+        figures += rates(tokens, bin_s, f"Generated tokens a second, {run}", "tokens/s", end_s)
+        figures += rates(rows, bin_s, f"Rows a second, {run}", "rows/s", end_s)
+    return section("Throughput", figures) if figures else ""
 
 
 def _lengths(facts: PageFacts) -> str:
     figures = histogram(facts.prompt_tokens, "Prompt length, sampled rows")
     figures += histogram(facts.generated_tokens, "Output length, sampled predictions")
-    return _section("Lengths", figures) if figures else ""
+    return section("Lengths", figures) if figures else ""
 
 
-def _counts(title: str, numbers: Mapping[str, int]) -> str:
+def _endings(totals: Mapping[str, Any]) -> str:
+    """A row has a prediction or a dead letter; a prediction may have several samples."""
+    endings = totals.get("finish_reasons", {})
+    num_samples, predictions = sum(endings.values()), totals.get("predictions", 0)
+    note = ""
+    if num_samples != predictions:
+        note = soft(
+            f"{num_samples:,} samples of {predictions:,} rows: the job makes several a row."
+        )
+    return _counts("How predictions ended", endings, note)
+
+
+def _counts(title: str, numbers: Mapping[str, int], note: str = "") -> str:
     total = sum(numbers.values())
     if not total:
         return ""
     ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
-    rows = [[_text(name), f"{one:,}", f"{one / total:.1%}"] for name, one in ordered]
-    return _section(title, _table(["Reason", "Count", "Share"], rows))
+    rows = [[text(name), f"{one:,}", f"{one / total:.1%}"] for name, one in ordered]
+    return section(title, note + table(["Reason", "Count", "Share"], rows))
 
 
 def _dead(facts: PageFacts) -> str:
     told = _counts("Dead letters", (facts.totals or {}).get("dead_reasons", {}))
+    if facts.dead_samples and not told:
+        told = section("Dead letters", soft("How many there are is known when the job is done."))
     for reason, samples in sorted(facts.dead_samples.items()):
         items = "".join(
-            f"<li><code>{_text(one.place)}</code><p>{_text(one.detail)}</p></li>" for one in samples
+            f"<li><code>{text(one.place)}</code><p>{text(one.detail)}</p></li>" for one in samples
         )
-        told += f"<h3>{_text(reason)}</h3><ul>{items}</ul>"
+        told += f"<h3>{text(reason)}</h3><ul>{items}</ul>"
     return told
-
-
-def _epochs(facts: PageFacts) -> str:
-    rows = []
-    for one in facts.epochs:
-        predicted = one.get("predicted_wall_s")
-        rate, workers = one.get("tokens_per_s"), one.get("workers")
-        rows.append(
-            [
-                f"{one.get('epoch', '')} {_text(one.get('error') or one.get('state') or '')}",
-                f"{one['wall_s']:,.1f}" if "wall_s" in one else "",
-                f"{predicted[0]:,.1f}-{predicted[1]:,.1f}" if predicted else "",
-                f"{rate:,.1f}" if rate is not None else "",
-                f"{workers:,}" if workers is not None else "",
-            ]
-        )
-    heads = ["Run", "Took, s", "Planned, s", "Tokens/s", "Workers"]
-    return _section("Runs: plan against actual", _table(heads, rows)) if rows else ""
 
 
 def _worker_time(facts: PageFacts) -> str:
@@ -161,12 +138,12 @@ def _worker_time(facts: PageFacts) -> str:
     if not total_s:
         return ""
     rows = [
-        [f'<i class="k{kind}"></i>{_text(_words(name))}', f"{one:,.1f}", f"{one / total_s:.1%}"]
+        [f'<i class="k{kind}"></i>{text(_words(name))}', f"{one:,.1f}", f"{one / total_s:.1%}"]
         for kind, (name, one) in enumerate(sums.items())
     ]
     rows.append(["all", f"{total_s:,.1f}", ""])
-    table = _table(["What", "Seconds", "Share"], rows)
-    return _section("Where the workers' time went", table + _each_worker(facts, list(sums)))
+    told = table(["What", "Seconds", "Share"], rows)
+    return section("Where the workers' time went", told + _each_worker(facts, list(sums)))
 
 
 def _each_worker(facts: PageFacts, classes: list[str]) -> str:
@@ -195,9 +172,9 @@ def _each_worker(facts: PageFacts, classes: list[str]) -> str:
     title = f"<h3>Each worker, run {last.get('epoch', '')}</h3>"
     num_workers = int(last.get("workers", 0)) + int(last.get("workers_lost", 0))
     more = num_workers - len(workers)
-    note = f'<p class="soft">{more:,} more are not shown.</p>' if more > 0 else ""
+    note = soft(f"{more:,} more are not shown.") if more > 0 else ""
     return (
-        title + worker_bars(seconds, [_words(one) for one in classes]) + _table(heads, rows) + note
+        title + worker_bars(seconds, [_words(one) for one in classes]) + table(heads, rows) + note
     )
 
 
@@ -210,20 +187,29 @@ def _cost(facts: PageFacts, price: float | None) -> str:
         return ""
     hours = worker_seconds(facts.epochs).get("total_s", 0.0) / _S_PER_HOUR
     told = f"{hours * price:,.2f} for {hours:,.4f} worker-hours at {price:,.2f} each"
-    return _section("Cost", f"<p>{told}, of the runs that reported their end.</p>")
+    return section("Cost", f"<p>{told}, of the runs that reported their end.</p>")
 
 
 def _basis(facts: PageFacts) -> str:
-    read = (
-        f"{facts.num_sampled_rows:,} predictions from the first lines of "
-        f"{facts.num_sampled_parts:,} of {facts.num_parts:,} parts, and dead letters of "
-        f"{facts.num_sampled_dead_files:,} of {facts.num_dead_files:,} files, were read for this "
-        "page. Lengths and samples are of these; all other numbers are of the whole job."
-    )
-    told = [read, "A run that was killed reported nothing: its time is not on this page."]
+    told = [_what_was_read(facts)] if facts.num_sampled_parts else []
+    told.append("A run that was killed reported nothing: its time is not on this page.")
     if facts.num_epochs_left_out:
         told.append(f"{facts.num_epochs_left_out:,} earlier runs are left out.")
     if facts.num_damaged_parts:
         told.append(f"{facts.num_damaged_parts:,} sampled files are damaged: run verify.")
-    paragraphs = "".join(f'<p class="soft">{one}</p>' for one in told)
-    return _section("What this page is made of", paragraphs)
+    return section("What this page is made of", "".join(soft(one) for one in told))
+
+
+def _what_was_read(facts: PageFacts) -> str:
+    is_complete = facts.totals is not None
+    parts = "parts" if is_complete else "parts that are finished"
+    dead = ""
+    if facts.num_dead_files:
+        sampled, files = facts.num_sampled_dead_files, facts.num_dead_files
+        dead = f", and dead letters of {sampled:,} of {files:,} files,"
+    told = (
+        f"{facts.num_sampled_rows:,} predictions from the first lines of "
+        f"{facts.num_sampled_parts:,} of {facts.num_parts:,} {parts}{dead} were read for this "
+        "page. Lengths and samples are of these"
+    )
+    return f"{told}; all other numbers are of the whole job." if is_complete else f"{told}."

@@ -6,6 +6,7 @@ Every bar has a title with its numbers, and every text comes escaped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Final
 
@@ -15,6 +16,8 @@ _WIDTH: Final = 360
 _HEIGHT: Final = 150
 _FLOOR: Final = 125
 _MAX_BINS: Final = 24
+#: Of a bin of time that is no bin of its own.
+_LEAST_OF_A_BIN: Final = 0.25
 #: Of a figure with a bar a worker.
 _LABEL_WIDTH: Final = 80
 _BAR_HEIGHT: Final = 16
@@ -42,26 +45,47 @@ def histogram(values: Sequence[int], title: str) -> str:
     bars = []
     for first, last, count in bins:
         span = f"{first:,}" if first == last else f"{first:,} to {last:,}"
-        bars.append((float(count), f"{span} tokens: {count:,}"))
+        bars.append(_Bar(float(count), f"{span} tokens: {count:,}"))
     low, high = f"{min(values):,}", f"{max(values):,} tokens"
     most = f"most in a bar: {max(count for *_, count in bins):,}"
     return _columns(bars, title, (low, high), most, f"from {low} to {high}")
 
 
-def rates(counts: Sequence[float], bin_s: float, title: str, unit: str) -> str:
-    """A rate over the time of a run, from counts in bins of so many seconds."""
+def rates(
+    counts: Sequence[float], bin_s: float, title: str, unit: str, end_s: float | None = None
+) -> str:
+    """A rate over the time of a run, from counts in bins of so many seconds.
+
+    ``end_s`` is where the last bin ends; None where that is not known, so that it counts as whole.
+    """
     if len(counts) < 2 or not any(counts):
         return ""
+    bins = _timed(counts, bin_s, end_s)
     bars = [
-        (
-            one / bin_s,
-            f"{clock(at * bin_s)} to {clock((at + 1) * bin_s)}: {one / bin_s:,.1f} {unit}",
+        _Bar(
+            count / (until_s - from_s),
+            f"{clock(from_s)} to {clock(until_s)}: {count / (until_s - from_s):,.1f} {unit}",
+            width=until_s - from_s,
         )
-        for at, one in enumerate(counts)
+        for from_s, until_s, count in bins
     ]
-    most = f"{max(counts) / bin_s:,.1f} {unit}"
-    end = clock(len(counts) * bin_s)
+    highest, end = max(one.value for one in bars), clock(bins[-1][1])
+    most = f"{highest:,.1f} {unit}"
     return _columns(bars, title, ("0:00", end), f"most: {most}", f"in {end} at most {most}")
+
+
+def _timed(
+    counts: Sequence[float], bin_s: float, end_s: float | None
+) -> list[tuple[float, float, float]]:
+    """Bins as (from, until, count) in seconds; a sliver of a last bin is one with that before."""
+    bins = [(at * bin_s, (at + 1) * bin_s, count) for at, count in enumerate(counts)]
+    from_s, until_s, count = bins.pop()
+    until_s = until_s if end_s is None else min(max(end_s, from_s), until_s)
+    if until_s - from_s < _LEAST_OF_A_BIN * bin_s:
+        # What ended in so short a time says nothing of a rate.
+        from_s, _, before = bins.pop()
+        count += before
+    return [*bins, (from_s, until_s, count)]
 
 
 def worker_bars(seconds: Sequence[tuple[str, Mapping[str, float]]], classes: Sequence[str]) -> str:
@@ -89,22 +113,34 @@ def worker_bars(seconds: Sequence[tuple[str, Mapping[str, float]]], classes: Seq
     )
 
 
+@dataclass(frozen=True)
+class _Bar:
+    """A column: its height, what is said of it, and its share of the width beside the others'."""
+
+    value: float
+    told: str
+    width: float = 1.0
+
+
 def _columns(
-    bars: Sequence[tuple[float, str]],
+    bars: Sequence[_Bar],
     title: str,
     ends: tuple[str, str],
     most: str,
     spoken: str,
 ) -> str:
-    """Columns over a floor: each a height and its title."""
-    highest, step = max(value for value, _ in bars), _WIDTH / len(bars)
-    gap = 1 if step > 6 else 0
-    rects = [
-        f'<rect x="{at * step + gap / 2:.2f}" y="{_FLOOR - 100 * value / highest:.1f}" '
-        f'width="{min(step - gap, 60):.2f}" height="{100 * value / highest:.1f}">'
-        f"<title>{escape(told)}</title></rect>"
-        for at, (value, told) in enumerate(bars)
-    ]
+    """Columns over a floor, which they fill together."""
+    highest, per_width = max(one.value for one in bars), _WIDTH / sum(one.width for one in bars)
+    rects, left = [], 0.0
+    for one in bars:
+        step, height = one.width * per_width, 100 * one.value / highest
+        gap = 1 if step > 6 else 0
+        rects.append(
+            f'<rect x="{left + gap / 2:.2f}" y="{_FLOOR - height:.1f}" '
+            f'width="{step - gap:.2f}" height="{height:.1f}">'
+            f"<title>{escape(one.told)}</title></rect>"
+        )
+        left += step
     name = escape(title)
     return (
         f"<figure><figcaption>{name}</figcaption>"

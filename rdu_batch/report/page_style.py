@@ -16,16 +16,19 @@ main{max-width:56rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
 h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem;font-weight:600}
 h2{font-size:1.1rem;margin:2.5rem 0 .75rem;font-weight:600}
 h3{font-size:1rem;margin:1.25rem 0 .25rem;font-weight:600}
-h1,h2,h3,p,td,th,dd,li{overflow-wrap:anywhere}
+h1,h2,h3,p,td,th,li{overflow-wrap:anywhere}
 p{margin:.3rem 0}
-.soft,figcaption{color:var(--soft);font-size:.9rem}
-dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.75rem;margin:1.5rem 0}
+.soft,figcaption{color:var(--soft);font-size:.9rem}td .soft{font-size:.9em}
+dl{display:grid;gap:.75rem;margin:1.5rem 0;--card:max(8rem,calc(2.1rem + var(--digits)*.8rem));
+--most:calc((100% - (var(--columns) - 1)*.75rem)/var(--columns));
+grid-template-columns:repeat(auto-fit,minmax(min(100%,max(var(--card),var(--most))),1fr))}
 dl div{background:var(--card);border-radius:.5rem;padding:.75rem 1rem}
-dt{color:var(--soft);font-size:.85rem}dd{margin:0;font-size:1.3rem}
+dt{color:var(--soft);font-size:.85rem}dd{margin:0;font-size:1.3rem;white-space:nowrap}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid var(--line);
 vertical-align:top}
 th{font-weight:500}td.n,th.n{text-align:right;padding-right:0;overflow-wrap:normal}
+tr.on td{border-bottom:0;padding-bottom:0}tr.on+tr td{padding-top:0}
 td.n+td.n,th.n+th.n{padding-left:.75rem}
 figure{display:inline-block;width:min(100%,25rem);margin:.5rem 1.5rem .5rem 0}
 @media (max-width:30rem){table{font-size:.8rem}td:first-child{min-width:5.5rem}

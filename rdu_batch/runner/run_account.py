@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from rdu_batch.errors import RduBatchError
 from rdu_batch.runner.throughput import Throughput
 from rdu_batch.runner.worker_seconds import WorkerAccount, WorkerSeconds
 
@@ -32,3 +33,18 @@ class RunAccount:
             "by_worker": [account for _, account in longest],
             "throughput": self.throughput.to_json(),
         }
+
+
+def result_of_failure(error: RduBatchError, account: RunAccount, wall_s: float) -> dict[str, Any]:
+    """What an epoch that ended with an error reports, beside its account's own ``to_json``."""
+    num_tokens = sum(account.throughput.generated_tokens)
+    return {
+        "exit": error.exit_code,
+        "error": type(error).__name__,
+        "message": str(error),
+        "wall_s": round(wall_s, 3),
+        "tokens_per_s": round(num_tokens / wall_s, 2) if wall_s > 0 else 0.0,
+        # Every one that there was: which of them were lost is in no account.
+        "workers": len(account.workers),
+        "worker_seconds": account.seconds.to_json(),
+    }

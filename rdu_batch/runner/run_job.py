@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from typing import Any
 
 from rdu_batch.dataset.local_counting import local_counting
 from rdu_batch.dataset.planning import check_same_job, load_plan, plan_of_output
@@ -37,16 +38,17 @@ from rdu_batch.runner.job_context import JobContext, with_absolute_urls
 from rdu_batch.runner.manifest import read_manifest, read_success, write_manifest
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.outlook import predict_run
+from rdu_batch.runner.page_out import leave_page_of_failure
 from rdu_batch.runner.parents import check_parent, parent_in
 from rdu_batch.runner.part_formats import check_can_pack
 from rdu_batch.runner.ray_counting import ray_counting
 from rdu_batch.runner.resume import look_back
 from rdu_batch.runner.retry_seed import RetrySeed
-from rdu_batch.runner.run_account import RunAccount
+from rdu_batch.runner.run_account import RunAccount, result_of_failure
 from rdu_batch.runner.run_layout import PROBE_FOLDER
 from rdu_batch.runner.run_summary import Epoch, summary_of
 from rdu_batch.runner.scheduler import Scheduler
-from rdu_batch.runner.sinks import told_sinks
+from rdu_batch.runner.sinks import RunSinks
 from rdu_batch.runner.stops import StopRequest
 from rdu_batch.runner.submission import SUBMISSION_ID_ENV
 from rdu_batch.runner.takeover import wait_until_free
@@ -86,8 +88,9 @@ def run_job(
     use_storage_options(spec)
     stop = StopRequest()
     heartbeat_s = heartbeat_s or heartbeat_s_of(os.environ)
-    with stop.watch(spec.limits.deadline_s, ends_process=ends_process):
-        return _JobRun(spec, stop, progress, heartbeat_s, retry).run(executor, address)
+    sinks = RunSinks(spec.name, executor, progress.phase, stop.is_requested)
+    with stop.watch(spec.limits.deadline_s, ends_process=ends_process), sinks:
+        return _JobRun(spec, stop, progress, heartbeat_s, retry, sinks).run(executor, address)
 
 
 class _JobRun:
@@ -98,14 +101,16 @@ class _JobRun:
         progress: Progress,
         heartbeat_s: float,
         retry: RetrySeed | None,
+        sinks: RunSinks,
     ) -> None:
+        self._sinks = sinks
         self._spec = spec
         self._stop = stop
         self._progress = progress
         self._heartbeat_s = heartbeat_s
         #: What the output begins with: given, or opened for ``input.since``.
         self._seed: RetrySeed | DeltaSeed | None = retry
-        self._started_s = time.monotonic()
+        self._started_s, self._began_s = time.monotonic(), time.time()
         #: Of this epoch; nothing where no worker was wanted.
         self._account = RunAccount()
 
@@ -136,10 +141,16 @@ class _JobRun:
             # The store may be what failed; the error itself is what the caller must see.
             with suppress(StoreError):
                 check_epoch(store, taken.epoch, taken.token)
-                result = {"exit": error.exit_code, "error": type(error).__name__}
-                told = {"message": str(error), "worker_seconds": self._account.seconds.to_json()}
-                write_result(store, taken.epoch, {**result, **told, **self._account.to_json()})
+                told = result_of_failure(error, self._account, time.monotonic() - self._started_s)
+                self._report(store, taken.epoch, told)
+                if self._account.workers and not self._stop.is_requested():
+                    leave_page_of_failure(store, error, self._progress.phase)
             raise
+
+    def _report(self, store: Store, epoch: int, told: dict[str, Any]) -> None:
+        """Record how this epoch ended, with what the summary leaves out."""
+        times = {"began_s": round(self._began_s, 3), "ended_s": round(time.time(), 3)}
+        write_result(store, epoch, {**told, **times, **self._account.to_json()})
 
     def _already_complete(self, store: Store, identity: JobIdentity) -> Summary | None:
         success = read_success(store)
@@ -256,8 +267,7 @@ class _JobRun:
                     num_workers=scheduler.num_workers,
                 )
                 rows_done_before = plan.num_rows - left.num_pending_rows
-                with told_sinks(self._spec, executor, self._progress.phase) as metrics:
-                    self._drive(scheduler, workers, rows_done_before, heartbeat, metrics)
+                self._drive(scheduler, workers, rows_done_before, heartbeat, self._sinks.open())
                 epoch.leased = scheduler.leased_totals
                 epoch.num_workers = scheduler.num_workers
                 epoch.num_workers_lost = scheduler.num_workers_lost
@@ -266,7 +276,7 @@ class _JobRun:
         epoch.wall_s = time.monotonic() - self._started_s
         summary = summary_of(self._spec, store, totals, plan.num_shards, epoch, identity.job_digest)
         heartbeat.confirm()
-        write_result(store, owner.epoch, {**summary.to_json(), **self._account.to_json()})
+        self._report(store, owner.epoch, summary.to_json())
         return summary
 
     def _drive(

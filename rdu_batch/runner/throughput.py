@@ -22,11 +22,14 @@ class Throughput:
     bin_s: float = 1.0
     rows: list[float] = field(default_factory=list)
     generated_tokens: list[float] = field(default_factory=list)
+    #: When the last answer came: the last bin is full only as far as that.
+    end_s: float = 0.0
 
     def add(self, start_s: float, end_s: float, *, rows: int, generated_tokens: int) -> None:
         """Count what was done from ``start_s`` to ``end_s``, both since the beginning."""
         end_s = max(0.0, end_s)
         start_s = min(max(0.0, start_s), end_s)
+        self.end_s = max(self.end_s, end_s)
         while end_s >= MAX_BINS * self.bin_s:
             self._widen()
         first, last = int(start_s / self.bin_s), int(end_s / self.bin_s)
@@ -42,6 +45,7 @@ class Throughput:
         """Each bin's counts, the first bin first; a number of bins that ``MAX_BINS`` bounds."""
         return {
             "bin_s": self.bin_s,
+            "end_s": round(self.end_s, _DIGITS),
             "rows": [round(one, _DIGITS) for one in self.rows],
             "generated_tokens": [round(one, _DIGITS) for one in self.generated_tokens],
         }

@@ -60,6 +60,6 @@ def test_every_live_number_has_a_name_of_ours_and_a_value():
     assert all(name.startswith("rdu_batch_") for name in names)
     told = {measure.name: measure.of(now) for measure in (*GAUGES, *COUNTERS)}
     assert told["rdu_batch_rows_done"] == 4
-    assert told["rdu_batch_dead_rows"] == 2
+    assert told["rdu_batch_dead_rows"] == told["rdu_batch_run_dead_rows"] == 2
     assert told["rdu_batch_generated_tokens"] == 30
     assert told["rdu_batch_shards_committed"] == 3

@@ -1,5 +1,6 @@
 """The report page: one tree whatever the rows hold, no script, the numbers of its values."""
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -7,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from rdu_batch.report.page import render_page
-from rdu_batch.report.page_figures import bins_of
+from rdu_batch.report.page_figures import bins_of, rates
 from rdu_batch.report.page_values import DeadSample, PageFacts
 
 HOSTILE = "</li></style></title><script>alert(1)</script>\" ' onload=x <!-- &lt; ]]> \x00 \ud800"
@@ -38,6 +39,17 @@ EPOCH = {
         "rows": [0.0, 100.0, 500.0, 600.0, 34.0],
         "generated_tokens": [0.0, 700.0, 4300.0, 3900.0, 100.0],
     },
+}
+FAILED = {
+    "epoch": 1,
+    "exit": 12,
+    "error": "Interrupted",
+    "message": "stopped by SIGTERM.",
+    "wall_s": 100.0,
+    "tokens_per_s": 21.5,
+    "workers": 2,
+    "began_s": 1795905000.0,
+    "ended_s": 1795905100.0,
 }
 FACTS = PageFacts(
     name="nightly",
@@ -95,7 +107,7 @@ def hurt(facts):
         facts,
         name=HOSTILE,
         output=HOSTILE,
-        totals={**facts.totals, "finish_reasons": {"eos": 1, HOSTILE: 2}},
+        totals={**facts.totals, "finish_reasons": {"eos": 900, HOSTILE: 300}},
         epochs=({**EPOCH, "state": HOSTILE},),
         dead_samples={HOSTILE: (sample,)},
     )
@@ -106,6 +118,9 @@ def test_markup_in_any_text_changes_nothing_of_the_page_s_tree():
     calm, hostile = Tree(render_page(FACTS)), Tree(render_page(hurt(FACTS)))
     assert hostile.tags == calm.tags
     assert hostile.open == []
+    calm = replace(FACTS, epochs=(FAILED,))
+    run = {**FAILED, "message": HOSTILE, "error": HOSTILE, "exit": HOSTILE}
+    assert Tree(render_page(replace(calm, epochs=(run,)))).tags == Tree(render_page(calm)).tags
     assert "<script>alert(1)</script>" in "".join(hostile.text)
     render_page(hurt(FACTS)).encode()
 
@@ -146,6 +161,31 @@ def test_throughput_and_each_worker_are_drawn_from_the_run_s_result():
     assert of_workers == [252.0, 28.0, 126.0, 98.0]
 
 
+def bars_of(figure):
+    """(x, width, height) of each column."""
+    found = [dict(attrs) for tag, attrs in Tree(figure).tags if tag == "rect"]
+    return [tuple(float(one[name]) for name in ("x", "width", "height")) for one in found]
+
+
+@pytest.mark.parametrize("num_bins", [2, 3, 5, 60])
+def test_a_steady_run_fills_the_width_of_its_figure(num_bins):
+    """However few bins it has: what is left empty looks like a pause."""
+    bars = bars_of(rates([10.0] * num_bins, 1.0, "Rows a second", "rows/s"))
+    assert bars[0][0] <= 1
+    assert bars[-1][0] + bars[-1][1] >= 359
+    assert all(two[0] - (one[0] + one[1]) <= 1.01 for one, two in pairwise(bars))
+
+
+@pytest.mark.parametrize(("last", "end_s", "num_bars"), [(5.0, 4.5, 5), (1.0, 4.1, 4)])
+def test_the_last_bin_counts_as_far_as_the_run_went(last, end_s, num_bars):
+    """Ten rows a second to the end, in the middle of a second or at its beginning: no fall."""
+    figure = rates([10.0, 10.0, 10.0, 10.0, last], 1.0, "Rows a second", "rows/s", end_s)
+    bars = bars_of(figure)
+    assert len(bars) == num_bars
+    assert {height for *_, height in bars} == {100.0}
+    assert bars[-1][1] == pytest.approx(360 * (end_s - (num_bars - 1)) / end_s - 1, abs=0.1)
+
+
 def test_a_result_of_an_earlier_version_has_no_such_figures():
     """Nothing is drawn of what was not kept."""
     old = {key: one for key, one in EPOCH.items() if key not in {"by_worker", "throughput"}}
@@ -161,6 +201,60 @@ def test_reused_rows_are_shown_with_their_origin():
     text = Tree(render_page(replace(FACTS, epochs=({**EPOCH, "reused": reused},)))).text
     assert "42" in text
     assert "Reused from <old>" in text
+
+
+def cells_of(page):
+    """Text of the cells of each line of the table of runs."""
+    (runs,) = re.findall(r"<h2>Runs: .*?</section>", page)
+    lines = re.findall(r"<tr.*?>(.*?)</tr>", runs)[1:]
+    return [
+        [" ".join("".join(Tree(cell).text).split()) for cell in re.findall(r"<td.*?>.*?</td>", one)]
+        for one in lines
+    ]
+
+
+def test_a_run_that_failed_tells_what_it_did_and_one_that_was_killed_is_there():
+    """Its end, exit code, message, time, rate and workers; of a killed one what is known."""
+    killed = {"epoch": 2, "state": "killed"}
+    page = render_page(replace(FACTS, epochs=(FAILED, killed, {**EPOCH, "epoch": 3, "exit": 0})))
+    first, below, second, third = cells_of(page)
+    assert below == ["2026-11-28 22:30:00 to 22:31:40 UTCstopped by SIGTERM."]
+    assert first[0] == "1 Interrupted, exit 12"
+    assert first[1:] == ["100.0", "", "21.5", "2"]
+    assert second == ["2 killed", "", "", "", ""]
+    assert third[0] == "3 complete, exit 0"
+
+
+def test_a_failed_run_of_an_earlier_version_tells_what_its_workers_tell():
+    """It said neither how long it took nor how many workers it had."""
+    kept = {name: EPOCH[name] for name in ("worker_seconds", "by_worker", "throughput")}
+    page = render_page(replace(FACTS, epochs=({"epoch": 1, "error": "Interrupted", **kept},)))
+    assert cells_of(page) == [["1 Interrupted", "> 1,000.0", "", "900.0", "2"]]
+
+
+def test_a_page_says_when_it_was_made():
+    """Of the moment that its values name."""
+    text = "".join(Tree(render_page(replace(FACTS, looked_s=1795905000.0))).text)
+    assert "as of 2026-11-28 22:30:00 UTC" in text
+
+
+def test_samples_are_not_called_rows():
+    """810 endings of 270 rows with a prediction, three samples each."""
+    totals = {**FACTS.totals, "predictions": 270, "finish_reasons": {"eos": 800, "length": 10}}
+    text = " ".join(Tree(render_page(replace(FACTS, totals=totals))).text)
+    assert "How predictions ended" in text
+    assert "810 samples of 270 rows: the job makes several a row." in text
+    assert "samples" not in "".join(Tree(render_page(replace(FACTS, num_sampled_parts=0))).text)
+
+
+def test_an_unfinished_page_says_what_was_read_and_nothing_of_what_was_not():
+    """No sentence about 0 of 0 parts; dead letters stand below their own heading."""
+    begun = replace(FACTS, state="unfinished", totals=None, epochs=())
+    assert "were read" not in render_page(begun)
+    half = replace(begun, num_sampled_parts=2, num_parts=3, num_sampled_rows=4)
+    text = " ".join(Tree(render_page(half)).text)
+    assert "4 predictions from the first lines of 2 of 3 parts that are finished were" in text
+    assert "Dead letters" in text
 
 
 @pytest.mark.parametrize("values", [[5], [0, 1], list(range(100)), [1, 1000000], [7] * 9])

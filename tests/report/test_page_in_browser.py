@@ -11,17 +11,25 @@ from pathlib import Path
 import pytest
 
 from rdu_batch.report.page import render_page
-from tests.report.test_page import EMPTY, EPOCH, FACTS, HOSTILE, hurt
+from tests.report.test_page import EMPTY, EPOCH, FACTS, FAILED, HOSTILE, hurt
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 #: A failed run before the one that ended: every section of the page has something.
-FULL = replace(FACTS, epochs=({"epoch": 1, "error": "Interrupted", "wall_s": 3.0}, EPOCH))
+FULL = replace(
+    FACTS,
+    epochs=(FAILED, {"epoch": 2, "state": "killed"}, {**EPOCH, "epoch": 3, "exit": 0}),
+    num_sampled_parts=2,
+    num_parts=2,
+    looked_s=1795905200.0,
+)
 STATES = {
     "complete": FULL,
     "hostile": hurt(FULL),
-    "unfinished": replace(FACTS, state="unfinished", totals=None, epochs=(), dead_samples={}),
+    "unfinished": replace(
+        FACTS, state="unfinished", totals=None, epochs=(FAILED,), dead_samples={}
+    ),
     "empty": EMPTY,
 }
 #: Width and height in pixels, colour scheme, medium.
@@ -113,6 +121,29 @@ def test_the_page_can_be_read(chromium, tmp_path, state, view):
         boxes = [one.bounding_box() for one in page.locator("svg").all()]
         assert len(boxes) == 5
         assert all(box["width"] > 200 and box["x"] + box["width"] <= width for box in boxes)
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 800, 1100, 1200])
+@pytest.mark.parametrize("rows", [3_643_748, 987_654_321_098])
+def test_no_number_is_broken(chromium, tmp_path, width, rows):
+    """Of seven digits and of twelve: each on one line, inside its card, on any screen."""
+    path = tmp_path / "report.html"
+    totals = {**FACTS.totals, "prompt_tokens": rows, "generated_tokens": rows, "predictions": rows}
+    path.write_text(render_page(replace(FULL, rows=rows, totals=totals)))
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    page.goto(path.as_uri())
+    numbers = page.evaluate(
+        """() => [...document.querySelectorAll("dd")].map((one) => {
+          const words = document.createRange();
+          words.selectNodeContents(one);
+          const right = words.getBoundingClientRect().right;
+          const room = one.getBoundingClientRect().right;
+          return [words.getClientRects().length, right <= room + 0.5];
+        })"""
+    )
+    assert numbers == [[1, True]] * 6
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 
 

@@ -1,5 +1,7 @@
 """Spans of a run, as a collector gets them over the wire."""
 
+import logging
+import socket
 import sys
 import threading
 from contextlib import contextmanager
@@ -7,18 +9,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rdu_batch.runner.lease_spans import open_lease_spans
+from rdu_batch.runner.lease_spans import LeaseSpans, open_lease_spans
+from rdu_batch.runner.sinks import RunSinks
 
 
 @contextmanager
-def collector():
-    """Its address, and every span that it was sent."""
+def collector(look=lambda: None):
+    """Its address, every span that it was sent, and what ``look`` saw at each request."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    spans = []
+    spans, looks = [], []
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self):
+            looks.append(look())
             asked = ExportTraceServiceRequest.FromString(
                 self.rfile.read(int(self.headers["Content-Length"]))
             )
@@ -35,7 +39,7 @@ def collector():
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", spans
+        yield f"http://127.0.0.1:{server.server_port}", spans, looks
     finally:
         server.shutdown()
         thread.join()
@@ -56,7 +60,7 @@ def run(job, make_lines):
 
 def test_every_lease_is_a_span_below_the_run_s(run):
     """Each row of the job is in exactly one; no text of a row is in any."""
-    with collector() as (url, spans):
+    with collector() as (url, spans, _):
         done = run(OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_EXPORTER_OTLP_COMPRESSION="none")
     assert done.returncode == 0, done.stderr
     (top,) = [one for one in spans if one.name == "rdu_batch.run"]
@@ -74,11 +78,79 @@ def test_every_lease_is_a_span_below_the_run_s(run):
     assert "not a row" not in str(spans)
 
 
-def test_a_collector_that_is_away_costs_spans_only(run):
-    """The job ends as it would, and within seconds."""
-    done = run(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="1")
+@contextmanager
+def silent_collector():
+    """The address of one that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def refused_collector():
+    """An address where nobody listens."""
+    yield "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("away", [silent_collector, refused_collector])
+def test_a_collector_that_is_away_costs_spans_and_one_line(run, away):
+    """The exporter tries for ten seconds; the run neither waits for that nor counts it."""
+    with away() as url:
+        done = run(OTEL_EXPORTER_OTLP_ENDPOINT=url)
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("spans are lost") == 1
+    assert "that OTEL_EXPORTER_OTLP_ENDPOINT names did not" in done.stderr
+    for raw in ("Traceback", "HTTPConnectionPool", "Transient", "Failed to export"):
+        assert raw not in done.stderr
+
+
+def test_a_run_s_result_stands_before_its_collector_is_waited_for(run, job):
+    """So that a slow one is no part of wall_s, and a stop is written in time."""
+    result = job.output / "_run" / "results" / "000001.json"
+    with collector(result.exists) as (url, spans, looks):
+        assert run(OTEL_EXPORTER_OTLP_ENDPOINT=url).returncode == 0
+    assert any(one.name == "rdu_batch.run" for one in spans)
+    assert looks[-1] is True
+
+
+@pytest.mark.parametrize(("is_stopped", "waited"), [(True, []), (False, ["did not answer"])])
+def test_after_a_stop_nobody_waits_for_a_collector(is_stopped, waited):
+    """The end of a provider that never ends is waited for a second, or not at all."""
+    from opentelemetry.sdk.trace import TracerProvider
+
+    never, said = threading.Event(), []
+
+    class Endless(TracerProvider):
+        def shutdown(self):
+            never.wait()
+
+    sinks = RunSinks("job", "inline", said.append, lambda: is_stopped)
+    sinks._spans = LeaseSpans(Endless(shutdown_on_exit=False), {}, say=said.append)
+    with sinks:
+        pass
+    never.set()
+    assert [one.partition(" within")[0] for one in said] == waited
+
+
+def test_lines_of_another_exporter_of_the_process_are_left_alone(caplog):
+    """Only what our own exporter logs while it exports is dropped, and that is counted."""
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    from rdu_batch.runner.quiet_exporter import QuietExporter
+
+    logger = logging.getLogger("opentelemetry.exporter.of_a_test")
+
+    class Failing(SpanExporter):
+        def export(self, spans):
+            logger.warning("Transient error of %s", len(spans))
+            return SpanExportResult.FAILURE
+
+    quiet = QuietExporter(Failing())
+    quiet.export([None, None])
+    logger.warning("of another")
+    assert caplog.messages == ["of another"]
+    assert quiet.num_lost == 2
+    quiet.shutdown()
+    assert logger.filters == []
 
 
 def test_spans_are_made_only_where_a_collector_is_named(monkeypatch):

@@ -13,6 +13,7 @@ def test_an_answer_is_spread_over_the_time_that_it_took():
     """Ten rows in two and a half seconds, from the middle of the first second."""
     told = Throughput()
     told.add(0.5, 3.0, rows=10, generated_tokens=50)
+    assert told.to_json()["end_s"] == 3.0
     assert told.rows == pytest.approx([2.0, 4.0, 4.0, 0.0])
     assert told.generated_tokens == pytest.approx([10.0, 20.0, 20.0, 0.0])
 
