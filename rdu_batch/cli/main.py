@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rdu_batch import __version__
+from rdu_batch.cli.standard_streams import guard_standard_streams, is_broken, what_was_lost
 from rdu_batch.errors import Interrupted, RduBatchError, SpecError
 from rdu_batch.report.ci_text import json_line, without_commands
 
@@ -62,6 +63,16 @@ VERBS = {
 
 class Verbs(click.Group):
     """A group whose commands are imported when they are named, so that help is instant."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a pipe of its own that broke is no reason to end without a word.
+
+        Click takes it for standard output's. That one never breaks here (``standard_streams.py``).
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise RuntimeError("a pipe or connection broke") from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All verbs, in the order of a job's life."""
@@ -111,9 +122,26 @@ def rdu_batch() -> None:
     """Push a large JSONL prompt corpus through one compiled model on Ray, exactly once."""
 
 
+#: What these verbs came to is not on standard output alone: an output, an artifact, an exit code
+#: that judges. Of the others nothing is left where standard output cannot be written.
+RESULT_LIES_ELSEWHERE = frozenset(
+    {
+        *("compile", "run", "submit", "wait", "stop", "report", "verify", "audit", "retry-dead"),
+        *("gc", "chaos"),
+    }
+)
+
+
 def main() -> None:
     """Run the command line and exit with the code that tells the truth."""
-    code = run(sys.argv[1:])
+    output = guard_standard_streams()
+    arguments = sys.argv[1:]
+    code = run(arguments)
+    lost = what_was_lost(output)
+    if lost is not None:
+        if is_broken(output) and not RESULT_LIES_ELSEWHERE.intersection(arguments[:1]):
+            code = code or 1
+        click.echo(f"rdu-batch: {lost} (exit {code})", err=True)
     if threading.active_count() > 1:
         _exit_beside_threads(code)
     sys.exit(code)
