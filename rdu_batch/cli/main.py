@@ -132,11 +132,15 @@ RESULT_LIES_ELSEWHERE = frozenset(
 )
 
 
+#: Verbs that a signal stops as it stops a job, from their first moment on.
+STOPPED_LIKE_A_JOB = frozenset({"run", "retry-dead", "audit"})
+
+
 def main() -> None:
     """Run the command line and exit with the code that tells the truth."""
     output = guard_standard_streams()
     arguments = sys.argv[1:]
-    code = run(arguments)
+    code = _run_stoppable(arguments) if _is_stopped_like_a_job(arguments) else run(arguments)
     lost = what_was_lost(output)
     if lost is not None:
         if is_broken(output) and not RESULT_LIES_ELSEWHERE.intersection(arguments[:1]):
@@ -145,6 +149,25 @@ def main() -> None:
     if threading.active_count() > 1:
         _exit_beside_threads(code)
     sys.exit(code)
+
+
+def _is_stopped_like_a_job(arguments: list[str]) -> bool:
+    # The tutorial's command that prints predictions keeps nothing that a rerun could go on from.
+    is_job = "--inference" not in arguments or any(one.startswith("--output") for one in arguments)
+    return bool(STOPPED_LIKE_A_JOB.intersection(arguments[:1])) and is_job
+
+
+def _run_stoppable(arguments: list[str]) -> int:
+    """Run one command line that a signal ends by exit 12, even while it is still being imported."""
+    from rdu_batch.runner.early_stops import end_listening, listen_early
+
+    try:
+        listen_early()
+        return run(arguments)
+    except Interrupted as error:
+        return fail(error)
+    finally:
+        end_listening()
 
 
 def _exit_beside_threads(code: int) -> None:
