@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from rdu_batch import __version__
 from rdu_batch.cli.standard_streams import guard_standard_streams, is_broken, what_was_lost
-from rdu_batch.errors import Interrupted, RduBatchError, SpecError
+from rdu_batch.errors import Interrupted, RduBatchError, SpecError, UsageError
 from rdu_batch.report.ci_text import json_line, without_commands
 
 #: Verb, module and command object; a module is imported only when its verb is used.
@@ -182,6 +182,11 @@ def _exit_beside_threads(code: int) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code. Errors of ours are printed without a traceback."""
+    if not arguments:
+        # Whoever types the name alone wants to read; a program would name a verb.
+        context = click.Context(rdu_batch, info_name="rdu-batch")
+        click.echo(rdu_batch.get_help(context), err=True)
+        return UsageError.exit_code
     try:
         result = rdu_batch.main(arguments, prog_name="rdu-batch", standalone_mode=False)
     except click.ClickException as error:

@@ -197,3 +197,12 @@ def test_retry_dead_into_an_empty_url(spec, tmp_path):
     command = [sys.executable, "-m", "rdu_batch", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert_exit(done, 2, "names no folder")
+
+
+def test_the_name_alone_is_help_and_nothing_else():
+    """Exit 2, and no JSON line that holds the help once more."""
+    command = [sys.executable, "-m", "rdu_batch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: rdu-batch [OPTIONS] COMMAND")
+    assert "retry-dead" in done.stderr
