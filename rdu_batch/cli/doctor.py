@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rdu_batch.cli.parameter_types import FolderUrl
 from rdu_batch.report.ci_text import json_line
 from rdu_batch.report.wording import counted
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--store",
     "stores",
+    type=FolderUrl(),
     multiple=True,
     metavar="URL",
     help="Also list this folder, to see whether it can be reached. May be repeated.",

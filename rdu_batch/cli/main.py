@@ -16,7 +16,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from rdu_batch import __version__
-from rdu_batch.cli.standard_streams import guard_standard_streams, is_broken, what_was_lost
 from rdu_batch.errors import Interrupted, RduBatchError, SpecError, UsageError
 from rdu_batch.report.ci_text import json_line, without_commands
 
@@ -116,10 +115,20 @@ class Verbs(click.Group):
             formatter.write_dl([(verb, text) for verb, (_, _, text) in VERBS.items()])
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Verbs,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="rdu-batch")
-def rdu_batch() -> None:
+@click.pass_context
+def rdu_batch(context: click.Context) -> None:
     """Push a large JSONL prompt corpus through one compiled model on Ray, exactly once."""
+    if context.invoked_subcommand is None:
+        # Whoever types the name alone wants to read; a program would name a verb.
+        click.echo(context.get_help(), err=True)
+        context.exit(UsageError.exit_code)
 
 
 #: What these verbs came to is not on standard output alone: an output, an artifact, an exit code
@@ -138,6 +147,8 @@ STOPPED_LIKE_A_JOB = frozenset({"run", "retry-dead", "audit"})
 
 def main() -> None:
     """Run the command line and exit with the code that tells the truth."""
+    from rdu_batch.cli.standard_streams import guard_standard_streams, is_broken, what_was_lost
+
     output = guard_standard_streams()
     arguments = sys.argv[1:]
     code = _run_stoppable(arguments) if _is_stopped_like_a_job(arguments) else run(arguments)
@@ -182,11 +193,6 @@ def _exit_beside_threads(code: int) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code. Errors of ours are printed without a traceback."""
-    if not arguments:
-        # Whoever types the name alone wants to read; a program would name a verb.
-        context = click.Context(rdu_batch, info_name="rdu-batch")
-        click.echo(rdu_batch.get_help(context), err=True)
-        return UsageError.exit_code
     try:
         result = rdu_batch.main(arguments, prog_name="rdu-batch", standalone_mode=False)
     except click.ClickException as error:

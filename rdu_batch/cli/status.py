@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rdu_batch.cli.parameter_types import FolderUrl
 from rdu_batch.cli.submission_options import jobs_address
 from rdu_batch.errors import Interrupted, UsageError
 from rdu_batch.report.ci_text import json_line
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("target", metavar="OUTPUT|SUBMISSION_ID")
+@click.argument("target", metavar="OUTPUT|SUBMISSION_ID", type=FolderUrl())
 @jobs_address
 @click.option(
     "--exit-code",

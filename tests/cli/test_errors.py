@@ -206,3 +206,20 @@ def test_the_name_alone_is_help_and_nothing_else():
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: rdu-batch [OPTIONS] COMMAND")
     assert "retry-dead" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["wait", "a-1", "--timeout"], ["wait", "a-1", "--patience"]),
+        *(["audit", "out", "--row-timeout"], ["chaos", "job.yaml", "--run-timeout"]),
+        ["report", "out", "--price-per-worker-hour"],
+    ],
+    ids=lambda words: words[-1],
+)
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_time_that_no_clock_knows_is_exit_2(words, number):
+    """Python takes both for numbers."""
+    command = [sys.executable, "-m", "rdu_batch", *words, number]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert_exit(done, 2, f"{number} is not a finite number")
