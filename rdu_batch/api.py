@@ -10,18 +10,24 @@ Does not: hold logic of its own; the rooms do.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rdu_batch.errors import SpecError, UsageError
+from rdu_batch.api_arguments import (
+    check_job_arguments,
+    day_text,
+    text_of_file,
+    text_of_mapping,
+)
+from rdu_batch.errors import UsageError
 from rdu_batch.job.loading import load_spec
 from rdu_batch.job.spec import JobSpec
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Sequence
 
     from rdu_batch.report.summary import Summary
@@ -37,7 +43,7 @@ def run(
     job: Job,
     *,
     overrides: Sequence[str] = (),
-    date: str | None = None,
+    date: str | dt.date | None = None,
     limit: int | None = None,
     executor: ExecutorKind = "ray",
     address: str | None = None,
@@ -84,9 +90,10 @@ def run(
         3 the job:1: promt: found an unknown key; wanted one of ...; did you mean prompt?
 
     Args:
-        job: path of a job file; or a mapping of what one would say; or a ``JobSpec``.
+        job: path of a job file; or a mapping of what one would say, in which a path may be any
+            ``os.PathLike``; or a ``JobSpec``.
         overrides: ``a.b=VALUE`` each, as ``--set`` takes them; not with a ``JobSpec``.
-        date: fills ``{date}``, such as ``2026-11-22``; not with a ``JobSpec``.
+        date: fills ``{date}``: a day, or its text such as ``2026-11-22``; not with a ``JobSpec``.
         limit: only the first rows, this many; not with a ``JobSpec``.
         executor: ``ray``, or ``inline`` for one worker in this process, where nothing protects the
             process from what a session does.
@@ -98,15 +105,18 @@ def run(
         What the job came to. ``to_text()`` is for people, ``to_json()`` for programs.
 
     Raises:
+        UsageError: an argument is of a kind that none can be.
         SpecError: the job has mistakes, all of them in ``problems``.
         Interrupted: a signal, in the main thread, or ``limits.deadline_s`` stopped it; what is
             finished is kept, and the same call goes on. Ctrl-C is this error, too.
         RduBatchError: any other, by its class; what is finished is kept.
     """
     from rdu_batch.report.progress import Silent, open_progress
+    from rdu_batch.runner.executor_choice import check_kind
     from rdu_batch.runner.page_out import keep_page
     from rdu_batch.runner.run_job import run_job
 
+    check_kind(executor)
     spec = load_job(job, overrides=overrides, date=date, limit=limit)
     with closing(open_progress() if show_progress else Silent()) as progress:
         summary = run_job(
@@ -245,7 +255,7 @@ def load_job(
     job: Job,
     *,
     overrides: Sequence[str] = (),
-    date: str | None = None,
+    date: str | dt.date | None = None,
     limit: int | None = None,
 ) -> JobSpec:
     """A job as a checked, frozen ``JobSpec``; arguments as ``run`` has them.
@@ -268,8 +278,10 @@ def load_job(
 
     Raises:
         SpecError: it cannot be read, or holds mistakes; all of them at once.
-        UsageError: a ``JobSpec`` with something to change in it.
+        UsageError: a ``JobSpec`` with something to change in it, or an argument of a kind that
+            none can be.
     """
+    check_job_arguments(job, overrides, limit)
     if isinstance(job, JobSpec):
         if overrides or date is not None or limit is not None:
             raise UsageError(
@@ -278,26 +290,8 @@ def load_job(
             )
         return job
     if isinstance(job, Mapping):
-        text, source = _text_of(job), "the job"
+        text, source = text_of_mapping(job), "the job"
     else:
-        text, source = _read(Path(job)), os.fspath(job)
-    return load_spec(text, source=source, overrides=overrides, date=date, limit=limit)
-
-
-def _text_of(job: Mapping[str, Any]) -> str:
-    # What is JSON is YAML, too: a mapping goes through the same door as a file.
-    try:
-        return json.dumps(dict(job))
-    except (TypeError, ValueError) as error:
-        wanted = "wanted what a job file can say: texts, numbers, true, false, lists, mappings"
-        raise SpecError([f"the job: {error}; {wanted}"]) from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SpecError(
-            [f"{path}: the job file cannot be read: {reason}. Name a YAML job file."]
-        ) from error
+        text, source = text_of_file(Path(job)), os.fspath(job)
+    day = None if date is None else day_text(date)
+    return load_spec(text, source=source, overrides=overrides, date=day, limit=limit)

@@ -1,5 +1,6 @@
 """``rdu_batch.run`` and its neighbours, as a notebook or a task of a scheduler calls them."""
 
+import datetime as dt
 import doctest
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 import rdu_batch
 from rdu_batch import api
 from rdu_batch.errors import Interrupted, SpecError, UsageError
+from rdu_batch.runner.executor_choice import open_executor
 
 
 @pytest.fixture
@@ -121,6 +123,54 @@ def test_a_job_file_that_is_not_there_is_an_error_with_its_path(tmp_path):
     """No traceback of Python's own."""
     with pytest.raises(SpecError, match=r"gone\.yaml: the job file cannot be read: No such file"):
         rdu_batch.run(tmp_path / "gone.yaml")
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "words"),
+    [
+        (5, {}, "job is 5, wanted a JobSpec"),
+        (None, {}, "job is None"),
+        ([], {}, r"job is \[\]"),
+        ({}, {"overrides": "limits.deadline_s=1"}, "overrides is 'limits.deadline_s=1', wanted"),
+        ({}, {"overrides": [1]}, r"overrides is \[1\]"),
+        ({}, {"overrides": None}, "overrides is None"),
+        ({}, {"executor": "foo"}, "executor is 'foo', wanted ray or inline"),
+        ({}, {"executor": None}, "executor is None"),
+        ({}, {"date": 20261122}, "date is 20261122, wanted a day"),
+        ({}, {"limit": 0}, "limit is 0, wanted a whole number"),
+        ({}, {"limit": "3"}, "limit is '3'"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_a_usage_error(job, arguments, words):
+    """Before anything is read, planned or connected to."""
+    with pytest.raises(UsageError, match=words):
+        rdu_batch.run(job, **arguments)
+
+
+def test_an_executor_that_there_is_not_opens_nothing():
+    """Whoever calls the runner itself is told, too."""
+    wanted = dict.fromkeys(("address", "stop", "progress", "is_fenced"))
+    with pytest.raises(UsageError, match="executor is 'foo'"), open_executor("foo", None, **wanted):
+        pass
+
+
+@pytest.mark.parametrize(
+    "date", ["2026-11-22", dt.date(2026, 11, 22), dt.datetime(2026, 11, 22, 3, tzinfo=dt.UTC)]
+)
+def test_a_day_is_a_date_or_its_text(make_job, date):
+    """A scheduler gives a time: its day counts."""
+    job = make_job(["one"], output={"url": "out/{date}"})
+    assert rdu_batch.load_job(job, date=date).output.url == "out/2026-11-22"
+
+
+def test_a_path_in_a_mapping_is_its_text(make_job, tmp_path):
+    """Wherever a job file has one."""
+    job = make_job(["one"])
+    paths = {
+        "input": {"urls": [tmp_path / "rows.jsonl"]},
+        "output": {**job["output"], "url": tmp_path / "out"},
+    }
+    assert rdu_batch.load_job({**job, **paths}) == rdu_batch.load_job(job)
 
 
 def test_a_run_in_another_thread_leaves_signals_alone(make_job, tmp_path):

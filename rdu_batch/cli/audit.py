@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rdu_batch.cli.parameter_types import FiniteRange, FolderUrl
 from rdu_batch.report.ci_text import json_line
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SHOWN_BEFORE = 30
 
 
 @click.command()
-@click.argument("output", metavar="OUTPUT")
+@click.argument("output", metavar="OUTPUT", type=FolderUrl())
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
@@ -40,7 +41,7 @@ SHOWN_BEFORE = 30
 )
 @click.option(
     "--row-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Seconds that one row may take. [default: that of limits.row_timeout_s]",
 )

@@ -10,6 +10,7 @@ import time
 
 import click
 
+from rdu_batch.cli.parameter_types import FolderUrl
 from rdu_batch.report.ci_text import json_line
 from rdu_batch.sessions.bench.settings import (
     DEFAULT_NEW_TOKENS,
@@ -20,7 +21,7 @@ from rdu_batch.sessions.bench.settings import (
 
 
 @click.command("bench")
-@click.argument("artifact", metavar="ARTIFACT")
+@click.argument("artifact", metavar="ARTIFACT", type=FolderUrl())
 @click.option("--threads", type=int, help="Threads of a session. [default: all processors]")
 @click.option(
     "--prompt-tokens", type=int, default=DEFAULT_PROMPT_TOKENS, show_default=True,

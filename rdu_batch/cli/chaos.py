@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from rdu_batch.cli.job_file import read_job_file
+from rdu_batch.cli.parameter_types import FiniteRange
 from rdu_batch.report.ci_text import json_line
 
 
 @click.command()
-@click.argument("job_file", metavar="JOB_FILE")
+@click.argument("job_file", metavar="JOB_FILE", type=click.Path(readable=False))
 @click.option(
     "--set",
     "overrides",
@@ -65,7 +66,7 @@ from rdu_batch.report.ci_text import json_line
 )
 @click.option(
     "--run-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

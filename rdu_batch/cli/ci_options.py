@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rdu_batch.errors import RduBatchError
+from rdu_batch.errors import Interrupted, RduBatchError
 from rdu_batch.report.ci_page import github_annotations, junit_xml, summary_markdown
 from rdu_batch.report.summary import EXIT_TOO_MANY_DEAD
 
@@ -72,9 +72,18 @@ class CiOutput:
             yield
         except RduBatchError as error:
             error.about = {**about, **error.about}
-            told = {"exit": error.exit_code, "error": type(error).__name__, "message": str(error)}
-            self.tell({**error.about, **told}, title)
+            self._tell_error(error, title)
             raise
+        except KeyboardInterrupt:
+            # Where nothing of a job is listening for it yet.
+            stopped = Interrupted("stopped by Ctrl-C; run the same command again to go on")
+            stopped.about = about
+            self._tell_error(stopped, title)
+            raise
+
+    def _tell_error(self, error: RduBatchError, title: str) -> None:
+        told = {"exit": error.exit_code, "error": type(error).__name__, "message": str(error)}
+        self.tell({**error.about, **told}, title)
 
     def tell(self, told: Mapping[str, Any], title: str) -> None:
         """Write what was asked for.

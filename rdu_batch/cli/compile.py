@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 
 @click.command("compile")
-@click.argument("model", required=False)
+# A path for completions alone: a hub id is none.
+@click.argument("model", required=False, metavar="[MODEL]", type=click.Path(readable=False))
 @click.option("--out", metavar="URL", help="Folder of the artifact: a path or any fsspec URL.")
 @click.option(
     "--dtype", type=click.Choice(["bf16", "fp32"]),

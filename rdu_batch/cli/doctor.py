@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rdu_batch.cli.parameter_types import FolderUrl
 from rdu_batch.report.ci_text import json_line
+from rdu_batch.report.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rdu_batch.runner.machine import Machine
+    from rdu_batch.runner.machine import Machine, StoreAccess
 
 
 @click.command()
 @click.option(
     "--store",
     "stores",
+    type=FolderUrl(),
     multiple=True,
     metavar="URL",
     help="Also list this folder, to see whether it can be reached. May be repeated.",
@@ -27,8 +30,8 @@ def doctor(stores: tuple[str, ...]) -> int:
     """Say what this machine has: versions, cores, memory, compiler, GPUs, stores.
 
     Writes nothing; `rdu-batch probe URL` tells whether a store can hold an output. Exit 0, or the
-    code of the first store that cannot be listed. The last line of standard output is one JSON
-    object.
+    code of the first store that cannot be listed: 6 for a local path where there is no folder. The
+    last line of standard output is one JSON object.
     """
     from rdu_batch.runner.machine import examine_machine
 
@@ -54,8 +57,14 @@ def _lines(found: Machine) -> Iterator[str]:
     yield _line("GPU", "; ".join(found.gpus) or "none that nvidia-smi shows")
     yield _line("RDU", "SambaFlow is installed" if found.packages["sambaflow"] else "no SambaFlow")
     for store in found.stores:
-        told = store.error or f"{store.objects} objects, listed in {store.list_s:.2f} s"
-        yield _line("store", f"{store.url}: {told}")
+        yield _line("store", f"{store.url}: {store.error or _listed(store)}")
+
+
+def _listed(store: StoreAccess) -> str:
+    objects = counted(store.objects or 0, "object")
+    # A folder of folders has none, either.
+    note = "" if store.objects else " directly in it"
+    return f"{objects}{note}, listed in {store.list_s:.2f} s"
 
 
 def _memory(found: Machine) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from rdu_batch.cli.parameter_types import FolderUrl
 from rdu_batch.report.ci_text import json_line
 
 
 @click.command()
-@click.argument("output", metavar="OUTPUT")
+@click.argument("output", metavar="OUTPUT", type=FolderUrl())
 @click.option("--dry-run", is_flag=True, help="Remove nothing, only say what would be removed.")
 @click.option(
     "--sealed",

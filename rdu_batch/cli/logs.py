@@ -6,6 +6,7 @@ import time
 
 import click
 
+from rdu_batch.cli.standard_streams import is_stdout_lost
 from rdu_batch.cli.submission_options import jobs_address
 from rdu_batch.errors import UsageError
 
@@ -29,6 +30,6 @@ def logs(submission_id: str, address: str | None, follow: bool) -> int:
             raise UsageError(f"Ray knows no submission {submission_id}; `ray job list` lists them")
         click.echo(log[num_told:], nl=False)
         num_told = len(log)
-        if not follow or state.status.is_ended:
+        if not follow or state.status.is_ended or is_stdout_lost():
             return 0
         time.sleep(_POLL_S)

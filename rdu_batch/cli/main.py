@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rdu_batch import __version__
-from rdu_batch.errors import Interrupted, RduBatchError, SpecError
+from rdu_batch.errors import Interrupted, RduBatchError, SpecError, UsageError
 from rdu_batch.report.ci_text import json_line, without_commands
 
 #: Verb, module and command object; a module is imported only when its verb is used.
@@ -63,6 +63,16 @@ VERBS = {
 class Verbs(click.Group):
     """A group whose commands are imported when they are named, so that help is instant."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a pipe of its own that broke is no reason to end without a word.
+
+        Click takes it for standard output's. That one never breaks here (``standard_streams.py``).
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise RuntimeError("a pipe or connection broke") from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All verbs, in the order of a job's life."""
         del ctx
@@ -105,18 +115,70 @@ class Verbs(click.Group):
             formatter.write_dl([(verb, text) for verb, (_, _, text) in VERBS.items()])
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Verbs,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="rdu-batch")
-def rdu_batch() -> None:
+@click.pass_context
+def rdu_batch(context: click.Context) -> None:
     """Push a large JSONL prompt corpus through one compiled model on Ray, exactly once."""
+    if context.invoked_subcommand is None:
+        # Whoever types the name alone wants to read; a program would name a verb.
+        click.echo(context.get_help(), err=True)
+        context.exit(UsageError.exit_code)
+
+
+#: What these verbs came to is not on standard output alone: an output, an artifact, an exit code
+#: that judges. Of the others nothing is left where standard output cannot be written.
+RESULT_LIES_ELSEWHERE = frozenset(
+    {
+        *("compile", "run", "submit", "wait", "stop", "report", "verify", "audit", "retry-dead"),
+        *("gc", "chaos"),
+    }
+)
+
+
+#: Verbs that a signal stops as it stops a job, from their first moment on.
+STOPPED_LIKE_A_JOB = frozenset({"run", "retry-dead", "audit"})
 
 
 def main() -> None:
     """Run the command line and exit with the code that tells the truth."""
-    code = run(sys.argv[1:])
+    from rdu_batch.cli.standard_streams import guard_standard_streams, is_broken, what_was_lost
+
+    output = guard_standard_streams()
+    arguments = sys.argv[1:]
+    code = _run_stoppable(arguments) if _is_stopped_like_a_job(arguments) else run(arguments)
+    lost = what_was_lost(output)
+    if lost is not None:
+        if is_broken(output) and not RESULT_LIES_ELSEWHERE.intersection(arguments[:1]):
+            code = code or 1
+        click.echo(f"rdu-batch: {lost} (exit {code})", err=True)
     if threading.active_count() > 1:
         _exit_beside_threads(code)
     sys.exit(code)
+
+
+def _is_stopped_like_a_job(arguments: list[str]) -> bool:
+    # The tutorial's command that prints predictions keeps nothing that a rerun could go on from.
+    is_job = "--inference" not in arguments or any(one.startswith("--output") for one in arguments)
+    return bool(STOPPED_LIKE_A_JOB.intersection(arguments[:1])) and is_job
+
+
+def _run_stoppable(arguments: list[str]) -> int:
+    """Run one command line that a signal ends by exit 12, even while it is still being imported."""
+    from rdu_batch.runner.early_stops import end_listening, listen_early
+
+    try:
+        listen_early()
+        return run(arguments)
+    except Interrupted as error:
+        return fail(error)
+    finally:
+        end_listening()
 
 
 def _exit_beside_threads(code: int) -> None:

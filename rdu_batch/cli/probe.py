@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rdu_batch.cli.parameter_types import FolderUrl
 from rdu_batch.errors import StoreError
 from rdu_batch.report.ci_text import json_line
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("url", metavar="URL")
+@click.argument("url", metavar="URL", type=FolderUrl())
 def probe(url: str) -> int:
     """Measure what the store at folder URL guarantees, and name the commit protocol for it.
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from rdu_batch.cli.parameter_types import FiniteRange, FolderUrl
 from rdu_batch.report.ci_text import json_line
 
 
 @click.command()
-@click.argument("output", metavar="OUTPUT")
+@click.argument("output", metavar="OUTPUT", type=FolderUrl())
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
@@ -20,7 +21,7 @@ from rdu_batch.report.ci_text import json_line
 )
 @click.option(
     "--price-per-worker-hour",
-    type=click.FloatRange(min=0.0),
+    type=FiniteRange(min=0.0),
     help="Show what the runs cost at this price.",
 )
 def report(output: str, out: Path, price_per_worker_hour: float | None) -> int:

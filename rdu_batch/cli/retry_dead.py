@@ -8,6 +8,7 @@ import click
 
 from rdu_batch.cli.executor_options import executor_options
 from rdu_batch.cli.job_file import job_file_options, read_job_file
+from rdu_batch.cli.parameter_types import FolderUrl
 from rdu_batch.job.reasons import Reason
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("retry-dead")
-@click.argument("parent", metavar="PARENT_OUTPUT")
+@click.argument("parent", metavar="PARENT_OUTPUT", type=FolderUrl())
 @job_file_options
 @click.option("--into", required=True, metavar="NEW_OUTPUT", help="URL of the new output.")
 @click.option(

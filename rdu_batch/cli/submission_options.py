@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rdu_batch.cli.parameter_types import FiniteRange
 from rdu_batch.errors import WaitEnded
 from rdu_batch.report.ci_text import json_line, without_commands
 
@@ -33,14 +34,14 @@ def wait_options(command: Command) -> Command:
     for option in (
         click.option(
             "--patience",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             metavar="SECONDS",
             help="How long to try again where the cluster does not answer, before that is exit 13. "
             "[default: 0 at first, 120 once it has answered]",
         ),
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             metavar="SECONDS",
             help="Wait no longer (exit 11); the job goes on.",
         ),

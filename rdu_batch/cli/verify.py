@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rdu_batch.cli.parameter_types import FolderUrl
 from rdu_batch.errors import VerifyFailed
 from rdu_batch.report.ci_text import json_line
 
@@ -14,7 +15,7 @@ REPAIR = (
 
 
 @click.command()
-@click.argument("output", metavar="OUTPUT")
+@click.argument("output", metavar="OUTPUT", type=FolderUrl())
 def verify(output: str) -> int:
     """Re-read the finished output at URL OUTPUT and check every row, count and hash.
 

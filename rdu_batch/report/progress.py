@@ -6,15 +6,15 @@ Progress only shows; nothing reads it back. ``Silent`` is for callers that want 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichBar
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 
+from rdu_batch.report.terminal_bar import bar_line, worker_table
 from rdu_batch.report.wording import clock, counted
 
 #: Least time between two plain lines about the rows.
@@ -125,53 +125,80 @@ class PlainLines:
         """Nothing is held open."""
 
 
-class _BarAndWorkers(RichBar):
-    """Rich's bar, with a line for each worker below it."""
-
-    told: Snapshot | None = None
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield from super().get_renderables()
-        if self.told is not None and self.told.worker_lines and not self.told.is_done:
-            yield _worker_table(self.told)
-
-
 class TerminalBar:
     """One bar and a line a worker that are redrawn in place, the phases above them."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._bar = _BarAndWorkers(
-            TextColumn("[bold]rows"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[rates]}"),
-            console=Console(file=stream, highlight=False),
-        )
-        self._task: TaskID | None = None
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: Snapshot | None = None
+        self._told_s = 0.0
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=10)
 
     def phase(self, text: str) -> None:
         """Write the phase above the bar."""
-        self._bar.console.print(f"rdu-batch: {text}", markup=False)
+        self._console.print(f"rdu-batch: {text}", markup=False)
 
     def update(self, snapshot: Snapshot) -> None:
         """Redraw the bar, and what the workers do until the last row is done."""
-        self._bar.told = snapshot
-        rates = _rates(snapshot)
-        if self._task is None:
-            self._task = self._bar.add_task("rows", total=snapshot.rows, rates=rates)
-            self._bar.start()
-        self._bar.update(self._task, completed=snapshot.rows_done, rates=rates)
+        self._told, self._told_s = snapshot, time.monotonic()
+        self._live.start()
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        self._bar.stop()
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        told = self._told
+        if told is None:
+            return ""
+        # The clock goes on while a long row says nothing.
+        since_s = 0.0 if told.is_done else time.monotonic() - self._told_s
+        line = bar_line(told, told.elapsed_s + since_s, self._console.width)
+        if told.is_done or not told.worker_lines:
+            return line
+        return Group(line, worker_table(told))
+
+
+class _Lenient:
+    """A stream whose failures are nobody's business: what cannot be shown is not shown."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        with suppress(OSError, ValueError):  # ValueError: it was closed meanwhile
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal; what is closed is none."""
+        with suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
 
 
 def open_progress(stream: TextIO | None = None) -> Progress:
-    """A bar if the stream (standard error unless given) is a terminal, else plain lines."""
-    stream = stream or sys.stderr
-    return TerminalBar(stream) if stream.isatty() else PlainLines(stream)
+    """A bar if the stream (standard error unless given) can redraw one, else plain lines.
+
+    A run never ends because its progress cannot be shown.
+    """
+    found: TextIO | None = stream or sys.stderr
+    if found is None:  # a daemon's, or that of a program without a terminal
+        return Silent()
+    lenient = cast("TextIO", _Lenient(found))
+    console = Console(file=lenient, highlight=False)
+    # Asked itself, too: variables such as FORCE_COLOR make rich take any file for a terminal.
+    can_redraw = lenient.isatty() and console.is_terminal and not console.is_dumb_terminal
+    return TerminalBar(console) if can_redraw else PlainLines(lenient)
 
 
 def _rates(snapshot: Snapshot) -> str:
@@ -181,18 +208,3 @@ def _rates(snapshot: Snapshot) -> str:
     if snapshot.eta_s is not None and snapshot.rows_done < snapshot.rows:
         parts.append(f"{clock(snapshot.eta_s)} to go")
     return ", ".join(parts)
-
-
-def _worker_table(snapshot: Snapshot) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for style, justify in (("dim", "left"), ("", "left"), ("dim", "right")):
-        table.add_column(style=style, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    for one in snapshot.worker_lines:
-        did = (counted(one.rows, "row"), f"{one.generated_tokens:,} tokens")
-        table.add_row(f"worker {one.worker_id}", one.doing, clock(one.for_s), *did)
-    num_more = snapshot.workers - len(snapshot.worker_lines)
-    if num_more > 0:
-        table.add_row(f"and {num_more:,} more")
-    return table

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Literal
+from typing import Literal, get_args
 
+from rdu_batch.errors import UsageError
 from rdu_batch.job.spec import WorkersSpec
 from rdu_batch.report.progress import Progress
 from rdu_batch.runner.executor import Executor
@@ -19,6 +20,16 @@ ExecutorKind = Literal["ray", "inline"]
 
 #: Ray's own resources, of which a worker that asks for them as custom ones is refused.
 _NOT_CUSTOM = ("CPU", "GPU", "memory", "object_store_memory")
+
+
+def check_kind(kind: str) -> None:
+    """Refuse an executor that there is not, before anything is planned.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if kind not in get_args(ExecutorKind):
+        raise UsageError(f"executor is {kind!r}, wanted {' or '.join(get_args(ExecutorKind))}")
 
 
 @contextmanager
@@ -42,8 +53,10 @@ def open_executor(
         is_fenced: ends an inline lease early, too. The worker stores nothing of it.
 
     Raises:
+        UsageError: there is no such kind.
         ClusterError: Ray cannot be reached. Ends the job.
     """
+    check_kind(kind)
     if kind == "inline":
         inline = InlineExecutor(context, should_stop=lambda: stop.is_requested() or is_fenced())
         try:

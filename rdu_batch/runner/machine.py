@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rdu_batch import __version__
-from rdu_batch.errors import RduBatchError
+from rdu_batch.errors import ObjectMissing, RduBatchError, StoreError
 from rdu_batch.sessions.inductor.target import INSTRUCTION_SETS, machine_cpu_flags
 from rdu_batch.storage.options_in_force import without_secrets
 from rdu_batch.storage.store import open_store
+from rdu_batch.storage.urls import split_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rdu_batch.storage.store import Store
 
 #: Distributions that decide what can be done, and drivers of stores.
 PACKAGES: Final = (
@@ -43,7 +46,7 @@ class StoreAccess:
     """One look at a folder of a store: nothing is written."""
 
     url: str
-    #: Objects directly in the folder; None where it could not be listed.
+    #: Objects directly in the folder; None where it could not be listed, or there is none.
     objects: int | None
     list_s: float
     #: Why not.
@@ -115,11 +118,32 @@ def look_at_store(url: str) -> StoreAccess:
     shown = without_secrets(url)
     began_s = time.perf_counter()
     try:
-        objects = len(open_store(url).list_names(""))
+        store = open_store(url)
+        objects = len(store.list_names(""))
+        if not objects:
+            _check_folder(store)
     except RduBatchError as error:
         told = without_secrets(str(error))
         return StoreAccess(shown, None, time.perf_counter() - began_s, told, error.exit_code)
     return StoreAccess(shown, objects, time.perf_counter() - began_s, None, 0)
+
+
+def _check_folder(store: Store) -> None:
+    """What an empty listing leaves open: object stores know no folders, so there it may be right.
+
+    Raises:
+        StoreError: it is a file, or a local path where nothing is.
+    """
+    folder, name = split_object(store.url)
+    if store.protocol == "file":
+        path = Path(store.url)
+        if not path.exists():
+            raise ObjectMissing(f"there is nothing at {store.url}: wanted a folder")
+        is_file = not path.is_dir()
+    else:
+        is_file = bool(name) and open_store(folder).exists(name)
+    if is_file:
+        raise StoreError(f"{store.url} is a file: wanted a folder, such as {folder}")
 
 
 def _version_of(name: str) -> str | None:

@@ -4,7 +4,8 @@ A number alone does not: it is given again after a while, and it means another p
 container or on another machine. So a mark holds the machine's boot, the namespaces in which number
 and start time mean something, the number, and the start time.
 
-Promises: ``is_gone`` is True only where this process can know; where it cannot, False.
+Promises: ``is_gone`` and ``is_alive`` are True only where this process can know; where it cannot,
+False.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ def is_gone(mark: ProcessMark) -> bool:
         return False
     state, started_ticks = found
     return state in _ENDED_STATES or started_ticks != mark.started_ticks
+
+
+def is_alive(mark: ProcessMark) -> bool:
+    """Whether the process lives on this machine; False if it does not, or it cannot be known."""
+    if _place_of(os.getpid()) != (mark.boot_id, mark.namespaces):
+        return False
+    found = _read_stat(mark.pid)
+    return found is not None and found[0] not in _ENDED_STATES and found[1] == mark.started_ticks
 
 
 def _place_of(own_pid: int) -> tuple[str, str] | None:

@@ -11,18 +11,21 @@ from rdu_batch.runner.epochs import has_result, last_epoch, last_result, read_ow
 from rdu_batch.runner.heartbeat import read_count
 from rdu_batch.runner.manifest import read_manifest, read_success
 from rdu_batch.runner.outcomes import Totals
-from rdu_batch.runner.process_mark import is_gone
+from rdu_batch.runner.process_mark import ProcessMark, is_alive, is_gone
 from rdu_batch.runner.resume import missing_by_shard, num_pending_rows
 from rdu_batch.storage.store import Store
+
+#: What an epoch's result holds of each second and of each worker: kilobytes, of no use in a line.
+_SERIES = frozenset({"throughput", "by_worker"})
 
 
 @dataclass(frozen=True)
 class DriverStatus:
     """What one look tells of the last epoch's driver.
 
-    ``state`` is ``ended`` (it reported its end), ``gone`` (it was killed: it ran on this machine
-    and its process is no more) or ``unknown``: only a heartbeat that moves between two looks tells
-    that a driver lives.
+    ``state`` is ``ended`` (it reported its end), ``running`` (its process lives on this machine),
+    ``gone`` (it was killed: it ran on this machine and its process is no more) or ``unknown``: only
+    a heartbeat that moves between two looks tells that a driver lives elsewhere.
     """
 
     epoch: int
@@ -57,10 +60,14 @@ class OutputStatus:
     driver: DriverStatus | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; ``exit`` is 0, whatever the state."""
+        """A JSON object; ``exit`` is 0, whatever the state. Long series are left to the page."""
         totals = self.totals.to_json() if self.totals else None
         driver = vars(self.driver) if self.driver else None
-        return {**vars(self), "totals": totals, "driver": driver, "exit": 0}
+        last = self.last_result and {
+            name: one for name, one in self.last_result.items() if name not in _SERIES
+        }
+        told = {"totals": totals, "last_result": last, "driver": driver, "exit": 0}
+        return {**vars(self), **told}
 
 
 def read_status(store: Store) -> OutputStatus:
@@ -115,8 +122,13 @@ def _look_at_driver(store: Store, epoch: int) -> DriverStatus | None:
     owner = read_owner(store, epoch) if epoch else None
     if owner is None:
         return None
-    if has_result(store, epoch):
-        state = "ended"
-    else:
-        state = "gone" if owner.process is not None and is_gone(owner.process) else "unknown"
+    state = "ended" if has_result(store, epoch) else _state_of(owner.process)
     return DriverStatus(epoch, owner.host, owner.pid, state, read_count(store, epoch))
+
+
+def _state_of(process: ProcessMark | None) -> str:
+    if process is None:
+        return "unknown"
+    if is_alive(process):
+        return "running"
+    return "gone" if is_gone(process) else "unknown"

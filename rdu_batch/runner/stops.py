@@ -1,4 +1,4 @@
-"""Stop requests: Ctrl-C, SIGTERM and the deadline, all the same to a run.
+"""Stop requests: Ctrl-C, SIGTERM, a hang-up and the deadline, all the same to a run.
 
 While a run plans and connects, where every step is whole or absent, a stop raises ``Interrupted``
 at once. While leases are out it only sets a flag, which the driver's loop looks at: raising in the
@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rdu_batch.errors import Interrupted
+from rdu_batch.runner.early_stops import (
+    ENDING,
+    SAME_REQUEST_S,
+    heard_early,
+    may_hear_hang_up,
+    stopped_by,
+)
 from rdu_batch.storage.retries import end_waits_at
 
 _NAMES = {signal.SIGALRM: "the deadline (limits.deadline_s)"}
-
-#: Signals within so long of the first are the same request.
-SAME_REQUEST_S = 0.5
 
 
 class StopRequest:
@@ -32,6 +35,7 @@ class StopRequest:
         self.reason: str | None = None
         self._raises = False
         self._first_s = 0.0
+        self._kinds: tuple[signal.Signals, ...] = (*ENDING, signal.SIGALRM)
 
     def is_requested(self) -> bool:
         """True once a stop was asked for."""
@@ -63,8 +67,11 @@ class StopRequest:
 
     @contextmanager
     def _signals(self, deadline_s: float | None, *, ends_process: bool) -> Iterator[None]:
-        kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-        before = {kind: signal.getsignal(kind) for kind in kinds}
+        if not may_hear_hang_up():
+            self._kinds = tuple(kind for kind in self._kinds if kind is not signal.SIGHUP)
+        before = {kind: signal.getsignal(kind) for kind in self._kinds}
+        # One that came before may have been swallowed by what it came into.
+        self.reason = heard_early()
         self.listen()
         if deadline_s is not None:
             signal.setitimer(signal.ITIMER_REAL, deadline_s)
@@ -96,7 +103,7 @@ class StopRequest:
         """Install the handlers, in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        for kind in self._kinds:
             signal.signal(kind, self._on_signal)
 
     @contextmanager
@@ -123,7 +130,4 @@ class StopRequest:
     def check(self) -> None:
         """Raise ``Interrupted`` if a stop was asked for."""
         if self.reason is not None:
-            raise Interrupted(
-                f"stopped by {self.reason}. Finished rows are kept; "
-                "run the same command again to go on."
-            )
+            raise stopped_by(self.reason)

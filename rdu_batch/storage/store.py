@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rdu_batch.errors import CreateOnceUnsupported, ObjectMissing, StoreError
+from rdu_batch.errors import CreateOnceUnsupported, ObjectMissing, StoreError, UsageError
 from rdu_batch.storage.urls import join_url, split_object
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def open_store(url: str) -> Store:
     as ``zip://in::s3://bucket/x.zip``, can be read, not written.
 
     Raises:
+        UsageError: the URL is empty, as an unset variable of a script is; it does not mean ``/``.
         StoreDriverMissing: the driver is not installed; the message names the extra.
         StoreError: the protocol is unknown, or the driver refuses the URL.
     """
@@ -156,7 +157,13 @@ def open_store(url: str) -> Store:
     if found is None or (found["protocol"] in _LOCAL_PROTOCOLS and found["mark"] == "://"):
         from rdu_batch.storage.local_store import LocalStore
 
-        return LocalStore(url if found is None else url[found.end() :])
+        path = url if found is None else url[found.end() :]
+        if not path.strip():
+            raise UsageError(
+                f"the URL {url!r} names no folder: wanted one such as out or s3://bucket/out. "
+                "Is a variable unset?"
+            )
+        return LocalStore(path)
     from rdu_batch.storage.remote_store import open_remote_store
 
     return open_remote_store(url, found["protocol"])

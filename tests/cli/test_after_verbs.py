@@ -154,10 +154,9 @@ def test_status_watches_until_the_job_is_complete(finished):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    done = rdu_batch("status", url, "--watch", "1")
+    done = rdu_batch("status", url, "--watch", "--every", "1")
     assert job_run.wait() == 0
     assert (done.returncode, last_json(done)["state"]) == (0, "complete"), done.stderr
     assert "unfinished: " in done.stderr
-    assert done.stderr.splitlines()[-1].endswith(
-        "20 of 20 rows durable (100.0%), 5 of 5 shards committed"
-    )
+    assert "complete: 20 of 20 rows durable (100.0%), 5 of 5 shards committed" in done.stderr
+    assert done.stderr.splitlines()[-1] == "  shards  5 of 5 committed"

@@ -9,6 +9,8 @@ import xml.etree.ElementTree as ET
 import pytest
 import yaml
 
+from rdu_batch.cli.ci_options import CiOutput
+
 
 @pytest.fixture
 def run_in_ci(tmp_path):
@@ -156,3 +158,12 @@ def test_with_json_alone_standard_error_has_nothing_but_errors(run_in_ci):
     done = run_in_ci("--json", "--set", "generation.temperature=warm")
     assert done.stderr.startswith("rdu-batch: error: ")
     assert json.loads(done.stdout)["exit"] == done.returncode == 3
+
+
+def test_ctrl_c_before_anything_listens_for_it_is_told_too(tmp_path):
+    """As exit 12, in every file that was asked for; then it goes on up."""
+    told = CiOutput(tmp_path / "summary.md", tmp_path / "junit.xml", "none", "limit")
+    with pytest.raises(KeyboardInterrupt), told.telling_errors("nightly"):
+        raise KeyboardInterrupt
+    for name in ("summary.md", "junit.xml"):
+        assert "stopped by Ctrl" in (tmp_path / name).read_text().replace("&#45;", "-")

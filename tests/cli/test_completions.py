@@ -46,6 +46,33 @@ def test_a_shell_offers_verbs_options_and_their_values(words, offered, tmp_path)
     assert set(offered) <= set(completed(words, cwd=tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("verb", "kind"),
+    [
+        *((f"{verb}", "dir") for verb in ("status", "verify", "audit", "gc", "report")),
+        *(("retry-dead", "dir"), ("bench", "dir"), ("probe", "dir"), ("doctor --store", "dir")),
+        *(("compile", "file"), ("run", "file"), ("retry-dead out", "file")),
+    ],
+)
+def test_a_shell_offers_what_lies_in_its_folder(verb, kind, tmp_path):
+    """Folders where an output is wanted, files too where a model or a job file may be one."""
+    words = f"rdu-batch {verb} o"
+    told = subprocess.run(
+        [sys.executable, "-m", "rdu_batch"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=os.environ
+        | {
+            "_RDU_BATCH_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+    )
+    assert told.stdout.strip() == f"{kind},o"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_its_script(shell):
     """It defines a completion of the program."""

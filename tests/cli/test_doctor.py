@@ -9,7 +9,8 @@ from importlib.metadata import version
 
 import pytest
 
-from rdu_batch.runner.machine import measure_copy_bytes_per_s
+from rdu_batch.runner.machine import look_at_store, measure_copy_bytes_per_s
+from rdu_batch.storage.store import open_store
 
 
 def doctor(*words, **changes):
@@ -37,7 +38,7 @@ def test_it_says_what_is_here(tmp_path):
     said = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True)
     assert told["compiler"] == said.stdout.splitlines()[0]
     assert told["stores"][0]["objects"] == 1
-    assert f"{tmp_path}: 1 objects" in done.stderr
+    assert f"{tmp_path}: 1 object, " in done.stderr
     assert "no SambaFlow" in done.stderr
 
 
@@ -50,13 +51,36 @@ def test_what_is_missing_is_said_with_what_to_do():
 
 def test_a_store_that_cannot_be_reached_decides_the_exit_code(tmp_path):
     """With its message, after everything else was said."""
-    file = tmp_path / "file"
-    file.write_text("")
     done, told = doctor("--store", "nothing-such://bucket/x", "--store", str(tmp_path))
     assert told["exit"] == done.returncode != 0
     assert told["stores"][0]["objects"] is None
     assert told["stores"][0]["error"] in done.stderr
     assert told["stores"][1]["exit"] == 0
+
+
+def test_a_path_where_there_is_no_folder_is_no_empty_store(tmp_path):
+    """Exit 6, saying whether there is nothing, or a file."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}")
+    done, told = doctor("--store", str(tmp_path / "none"))
+    assert (done.returncode, told["stores"][0]["objects"]) == (6, None)
+    assert f"there is nothing at {tmp_path}/none" in done.stderr
+    done, told = doctor("--store", str(file))
+    assert (done.returncode, told["stores"][0]["exit"]) == (6, 6)
+    assert f"{file} is a file: wanted a folder, such as {tmp_path}" in done.stderr
+    (tmp_path / "empty").mkdir()
+    done, told = doctor("--store", str(tmp_path / "empty"))
+    assert (done.returncode, told["stores"][0]["objects"]) == (0, 0)
+    assert "0 objects directly in it" in done.stderr
+
+
+def test_a_file_of_an_object_store_is_told_from_an_empty_folder():
+    """Such a store knows no folders: what is not there may be one, too."""
+    store = open_store("memory://doctor/in")
+    store.put_whole("rows.jsonl", b"{}")
+    assert look_at_store("memory://doctor/in").objects == 1
+    assert "is a file" in look_at_store("memory://doctor/in/rows.jsonl").error
+    assert look_at_store("memory://doctor/none").objects == 0
 
 
 def test_it_loads_neither_torch_nor_ray():

@@ -172,3 +172,54 @@ def test_an_unknown_verb_or_option_is_exit_2():
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["status", ""], ["verify", ""], ["gc", ""], ["audit", " "], ["report", "file://"]),
+        *(["doctor", "--store", ""], ["probe", ""]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_empty_url_is_not_the_root_folder(tmp_path, words):
+    """Exit 2: a script with an unset variable looks at nothing, and removes nothing."""
+    command = [sys.executable, "-m", "rdu_batch", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert_exit(done, 2, "names no folder", "variable unset")
+    assert "Traceback" not in done.stderr
+
+
+def test_retry_dead_into_an_empty_url(spec, tmp_path):
+    """The parent is named, the new output is not."""
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec))
+    words = ["retry-dead", "out", "job.yaml", "--into", "", "--executor", "inline"]
+    command = [sys.executable, "-m", "rdu_batch", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert_exit(done, 2, "names no folder")
+
+
+def test_the_name_alone_is_help_and_nothing_else():
+    """Exit 2, and no JSON line that holds the help once more."""
+    command = [sys.executable, "-m", "rdu_batch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: rdu-batch [OPTIONS] COMMAND")
+    assert "retry-dead" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["wait", "a-1", "--timeout"], ["wait", "a-1", "--patience"]),
+        *(["audit", "out", "--row-timeout"], ["chaos", "job.yaml", "--run-timeout"]),
+        ["report", "out", "--price-per-worker-hour"],
+    ],
+    ids=lambda words: words[-1],
+)
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_time_that_no_clock_knows_is_exit_2(words, number):
+    """Python takes both for numbers."""
+    command = [sys.executable, "-m", "rdu_batch", *words, number]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert_exit(done, 2, f"{number} is not a finite number")

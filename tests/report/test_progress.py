@@ -2,9 +2,14 @@
 
 import io
 import re
+import sys
+
+import pytest
+from rich.console import Console
 
 from rdu_batch.report.progress import (
     PlainLines,
+    Silent,
     Snapshot,
     TerminalBar,
     WorkerNow,
@@ -12,6 +17,7 @@ from rdu_batch.report.progress import (
 )
 from rdu_batch.report.samples import sample_line
 from rdu_batch.report.summary import Summary
+from rdu_batch.report.terminal_bar import bar_line
 from rdu_batch.report.wording import clock, counted
 
 
@@ -55,13 +61,16 @@ def test_plain_lines_come_at_intervals_and_at_the_end():
     assert "100/100 rows, 4/4 shards" in stream.getvalue().splitlines()[-1]
 
 
-def test_a_terminal_gets_a_bar_and_a_file_gets_lines():
+class Terminal(io.StringIO):
+    """One that is not there."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_bar_and_a_file_gets_lines(monkeypatch):
     """Chosen by the stream."""
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
+    monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     bar = open_progress(terminal)
     assert isinstance(bar, TerminalBar)
@@ -78,11 +87,6 @@ def test_a_terminal_has_a_line_for_each_worker_until_the_last_row(monkeypatch):
     """With what it does and for how long; the rest of many are counted."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "xterm")
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     lines = (
         WorkerNow(0, "shard 3, 35 rows", 61.0, 1200, 45000),
         WorkerNow(2, "opens its session", 4.0, 0, 0),
@@ -100,6 +104,94 @@ def test_a_terminal_has_a_line_for_each_worker_until_the_last_row(monkeypatch):
     bar.update(snapshot(rows_done=100, shards_committed=4, worker_lines=lines))
     bar.close()
     assert "opens its session" not in done.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch, kind):
+    """Such as that of an editor, where a bar would show nothing until the end."""
+    monkeypatch.setenv("TERM", kind)
+    terminal = Terminal()
+    progress = open_progress(terminal)
+    progress.update(snapshot())
+    assert "30/100 rows" in terminal.getvalue()
+    assert "\x1b" not in terminal.getvalue()
+
+
+def test_colours_that_are_forced_make_a_log_no_terminal(monkeypatch):
+    """CI systems set this variable."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert isinstance(open_progress(io.StringIO()), PlainLines)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_progress_that_cannot_be_shown_ends_nothing(monkeypatch, is_terminal):
+    """A full disk, a reader that left, a stream that was closed meanwhile."""
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Broken(io.StringIO):
+        def isatty(self):
+            return is_terminal
+
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+    closed = Terminal() if is_terminal else io.StringIO()
+    for stream in (Broken(), closed):
+        progress = open_progress(stream)
+        closed.close()
+        progress.phase("planning")
+        progress.update(snapshot())
+        progress.close()
+
+
+def test_where_there_is_no_standard_error_nothing_is_shown(monkeypatch):
+    """As in a daemon."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert isinstance(open_progress(), Silent)
+
+
+def line_at(width, **changes):
+    """The bar as a terminal of this width shows it, without its colours."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    large = {"rows": 1_000_000, "rows_done": 123_400, "generated_tokens": 57_143, "workers": 16}
+    told = snapshot(**{**large, "rows_done_before": 0, "dead": 7, **changes})
+    console.print(bar_line(told, 3725.0, width))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [
+        (120, ["rows", "1:02:05", "5,714.3 tokens/s", "1:11 to go", "7 dead", "16 workers"]),
+        (100, ["rows", "1:02:05", "5,714.3 tokens/s", "1:11 to go", "7 dead", "16 workers"]),
+        (80, ["rows", "1:02:05", "5,714.3 tokens/s", "1:11 to go", "7 dead"]),
+        (60, ["rows", "1:02:05", "5,714.3 tokens/s"]),
+        (40, ["rows", "1:02:05"]),
+        (30, ["1:02:05"]),
+        (20, []),
+    ],
+)
+def test_how_much_is_done_is_never_cut(width, words):
+    """The bar shrinks, then the rates lose their end, then the rest goes; in one line always."""
+    (line,) = line_at(width).splitlines()
+    assert len(line.rstrip()) <= width
+    assert "  123,400/1,000,000" in f"  {line}"
+    assert "\N{HORIZONTAL ELLIPSIS}" not in line
+    found = [
+        word
+        for word in ("rows", "1:02:05", "5,714.3 tokens/s", "1:11 to go", "7 dead", "16 workers")
+        if word in line
+    ]
+    assert found == words
+    assert any(mark in line for mark in "\u2501\u2578") is ("rows" in words)
+
+
+def test_a_number_that_no_line_has_room_for_is_folded():
+    """Nothing of it is lost."""
+    assert line_at(8).replace("\n", "").strip() == "123,400/1,000,000"
 
 
 def test_numbers_in_words():

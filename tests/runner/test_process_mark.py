@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from rdu_batch.runner.process_mark import ProcessMark, is_gone, mark_of_this_process
+from rdu_batch.runner.process_mark import ProcessMark, is_alive, is_gone, mark_of_this_process
 
 SAY_MARK = (
     "import json, sys; from rdu_batch.runner.process_mark import mark_of_this_process as mark; "
@@ -30,6 +30,8 @@ def test_a_process_that_lives_is_not_gone(child):
     """Neither this one nor another."""
     assert not is_gone(mark_of_this_process())
     assert not is_gone(child[1])
+    assert is_alive(mark_of_this_process())
+    assert is_alive(child[1])
 
 
 def test_a_process_that_ended_is_gone(child):
@@ -38,6 +40,7 @@ def test_a_process_that_ended_is_gone(child):
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert is_gone(mark)
+    assert not is_alive(mark)
     process.wait()
     assert is_gone(mark)
 
@@ -46,12 +49,14 @@ def test_a_number_that_was_given_again_is_another_process(child):
     """The start time tells."""
     _, mark = child
     assert is_gone(replace(mark, started_ticks=mark.started_ticks - 1))
+    assert not is_alive(replace(mark, started_ticks=mark.started_ticks - 1))
 
 
 @pytest.mark.parametrize("place", [{"boot_id": "other"}, {"namespaces": "pid:[1]"}])
 def test_a_process_of_another_machine_or_container_is_never_called_gone(child, place):
     """Its number means nothing here."""
     process, mark = child
+    assert not is_alive(replace(mark, **place))
     process.kill()
     process.wait()
     assert not is_gone(replace(mark, **place))

@@ -8,10 +8,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from rdu_batch.runner.stops import StopRequest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -115,3 +118,99 @@ def test_a_stop_while_sessions_open(started, job, end):
     check_stopped(running, told, "SIGTERM")
     seconds = json.loads((job.output / "_run/results/000001.json").read_text())["worker_seconds"]
     assert seconds["total_s"] == seconds["session_start_s"]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGHUP, signal.SIGTERM])
+def test_a_stop_while_rows_are_out_inline(started, job, kind):
+    """A connection that drops is a stop like any other."""
+    running = started("--executor", "inline")
+    told = read_until(running, "1 worker")
+    running.send_signal(kind)
+    check_stopped(running, told, kind.name)
+    assert json.loads((job.output / "_run/results/000001.json").read_text())["exit"] == 12
+
+
+def test_a_run_under_nohup_outlives_its_terminal(job):
+    """What is ignored stays ignored."""
+    job.write([json.dumps({"text": f"{n} [[fake:sleep 0.1]]"}).encode() for n in range(10)])
+    command = ["nohup", *job.command("run", job.path, "--executor", "inline")]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    read_until(running, "1 worker")
+    running.send_signal(signal.SIGHUP)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 0, stderr
+    assert json.loads(stdout.splitlines()[-1])["state"] == "complete"
+
+
+def test_a_program_that_uses_the_hang_up_keeps_it():
+    """A daemon reads its settings anew by it, and may run a job meanwhile."""
+    heard = []
+    before = signal.signal(signal.SIGHUP, lambda number, _frame: heard.append(number))
+    try:
+        stop = StopRequest()
+        with stop.watch(None, ends_process=False):
+            signal.raise_signal(signal.SIGHUP)
+        assert heard == [signal.SIGHUP]
+        assert not stop.is_requested()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def reading_its_job_file(job, tmp_path):
+    """Starts a run that waits for its job file to be written: it knows nothing of its job yet."""
+    pipe = tmp_path / "job.pipe"
+    os.mkfifo(pipe)
+    processes = []
+
+    def start(*how):
+        running = subprocess.Popen(
+            job.command("run", pipe, *how),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ,
+        )
+        processes.append(running)
+        deadline_s = time.monotonic() + 60
+        while True:
+            try:
+                writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody reads yet
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+                continue
+            return running, writer
+
+    yield start
+    for running in processes:
+        if running.poll() is None:
+            running.kill()
+            running.wait()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stop_before_the_job_file_is_read(reading_its_job_file, tmp_path, kind):
+    """Told in every place, as any other stop."""
+    junit = tmp_path / "junit.xml"
+    running, writer = reading_its_job_file("--junit-xml", junit)
+    running.send_signal(kind)
+    check_stopped(running, "", kind.name)
+    os.close(writer)
+    assert f"stopped by {kind.name}" in junit.read_text()
+
+
+def test_an_early_stop_that_a_library_swallows_is_obeyed_once_there_is_a_run():
+    """An import may catch whatever comes up in it."""
+    code = (
+        "import signal; from rdu_batch.runner import early_stops, stops\n"
+        "early_stops.listen_early()\n"
+        "try: signal.raise_signal(signal.SIGTERM)\n"
+        "except Exception: pass\n"
+        "stop = stops.StopRequest()\n"
+        "with stop.watch(None): print(stop.reason)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "SIGTERM"

@@ -92,7 +92,7 @@ def test_a_second_driver_on_a_live_job_exits_14_and_names_the_owner(job, drivers
     assert list((job.output / "_run").glob("results/*")) == []
 
     document, text = status(job)
-    assert (document["driver"]["state"], document["driver"]["pid"]) == ("unknown", pid)
+    assert (document["driver"]["state"], document["driver"]["pid"]) == ("running", pid)
     assert document["driver"]["heartbeats"] >= 1
     assert f"pid {pid}" in text
     assert "its heartbeat has moved" in text
