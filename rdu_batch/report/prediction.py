@@ -18,7 +18,7 @@ from rdu_batch.job.speed import Interval, Speed
 from rdu_batch.report.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 #: Standard errors on each side of a mean: 95 % of a normal distribution.
 _NUM_ERRORS: Final = 1.96
@@ -50,6 +50,23 @@ class TokenTotals:
     generated: Interval
     #: Generated tokens after the first of each sample, which prefill gives.
     decoded: Interval
+
+
+def sum_of_totals(parts: Sequence[TokenTotals]) -> TokenTotals:
+    """Of several kinds of rows together; each may be at its low or at its high end."""
+
+    def added(intervals: Iterable[Interval]) -> Interval:
+        lows, highs = zip(*intervals, strict=True)
+        return Interval(sum(lows), sum(highs))
+
+    return TokenTotals(
+        num_rows=sum(part.num_rows for part in parts),
+        num_sampled=sum(part.num_sampled for part in parts),
+        prompt=added(part.prompt for part in parts),
+        prefilled=added(part.prefilled for part in parts),
+        generated=added(part.generated for part in parts),
+        decoded=added(part.decoded for part in parts),
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ nothing is written, no session is opened, no torch is imported. Does not: choose
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rdu_batch.errors import ArtifactError, RowError
 from rdu_batch.job.overrides import generation_of
@@ -18,6 +18,7 @@ from rdu_batch.report.prediction import (
     Prediction,
     RowTokens,
     forecast,
+    sum_of_totals,
     token_totals,
     worker_counts,
 )
@@ -129,19 +130,30 @@ class Rehearsal:
         )
 
 
+class SampledKind(NamedTuple):
+    """Rows that are alike in how they can be sampled, and a sample of them."""
+
+    sample: Sequence[RehearsedRow]
+    num_rows: int
+
+
 def predict(
     rehearsal: Rehearsal,
-    sample: Sequence[RehearsedRow],
-    num_rows: int,
+    kinds: Sequence[SampledKind],
     speed: Speed | None,
     worker_nums: Sequence[int],
     why_no_speed: str,
 ) -> Prediction:
-    """What a run over ``num_rows`` rows comes to, from a sample of them."""
-    num_dead = sum(row.dead is not None for row in sample)
+    """What a run over the rows of all kinds comes to, from a sample of each."""
+    num_dead = sum(row.dead is not None for kind in kinds for row in kind.sample)
     if rehearsal.uncounted is not None:
         return Prediction(None, None, (), num_dead, rehearsal.uncounted)
-    totals = token_totals([row.tokens or RowTokens(0, 0, 0) for row in sample], num_rows)
+    totals = sum_of_totals(
+        [
+            token_totals([row.tokens or RowTokens(0, 0, 0) for row in kind.sample], kind.num_rows)
+            for kind in kinds
+        ]
+    )
     if speed is None:
         return Prediction(totals, None, (), num_dead, why_no_speed)
     runs = tuple(forecast(totals, speed, num) for num in worker_nums)
