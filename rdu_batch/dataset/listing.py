@@ -172,7 +172,7 @@ def _readable_format(name: str, url: str) -> InputFormat:
     if form is None:
         raise InputError(
             f"cannot read {url}: its name does not end as a format that is read ({READABLE}); "
-            "convert or rename it, or leave it out"
+            "convert or rename it, or leave it out with a narrower pattern or several URLs"
         )
     return form
 
