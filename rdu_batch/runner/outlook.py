@@ -7,7 +7,7 @@ anything.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rdu_batch.dataset.planning import PlannedJob
@@ -24,6 +24,7 @@ from rdu_batch.report.rendered_rows import rendered_lines
 from rdu_batch.report.wording import counted
 from rdu_batch.runner.delta_seed import open_since
 from rdu_batch.runner.rehearsal import Rehearsal, SampledKind, planned_workers, predict, speed_of
+from rdu_batch.runner.scheduler import EARLY_STOP_ROWS
 from rdu_batch.runner.unchanged import same_rows
 
 if TYPE_CHECKING:
@@ -160,12 +161,21 @@ def look_ahead(
             drawn = frame.draw(num_sampled, plan.job_digest)
             samples = rehearsed(drawn.anywhere), rehearsed(drawn.near_start)
             kinds = _kinds_of(frame, samples, plan.num_rows, num_reused)
-            speed, why_not = speed_of(spec)
-            workers = planned_workers(spec, plan.num_shards)
-            prediction = predict(rehearsal, kinds, speed, workers, why_not)
-            if plan.num_rows and not any(samples):
-                prediction = Prediction(None, None, (), 0, "no row could be sampled")
+            prediction = _predicted(spec, plan, rehearsal, kinds, num_reused)
     return Outlook(shown, prediction, _not_sampled(frame))
+
+
+def _predicted(
+    spec: JobSpec, plan: Plan, rehearsal: Rehearsal, kinds: list[SampledKind], num_reused: int
+) -> Prediction:
+    if plan.num_rows and not any(kind.sample for kind in kinds):
+        return Prediction(None, None, (), note="no row could be sampled")
+    speed, why_not = speed_of(spec)
+    workers = planned_workers(spec, plan.num_shards)
+    prediction = predict(rehearsal, kinds, speed, workers, why_not)
+    # A retry runs rows that were dead letters already: it goes on to its end.
+    is_large = plan.num_rows - num_reused >= EARLY_STOP_ROWS
+    return replace(prediction, may_stop_early=is_large and plan.parent is None)
 
 
 def _frame_of(source: Store | PlannedJob, plan: Plan, reader: RowReader) -> SampleFrame:

@@ -76,6 +76,20 @@ def test_rows_that_would_be_dead_letters_say_why(job, plan, troubled_lines):
     assert "dead letter: not_json" in said
 
 
+def test_a_misnamed_field_is_told_before_a_run(job, plan):
+    """With the fields that there are, and what a run would come to."""
+    job.write(LINES, prompt={"template": "{{ row.body }}"})
+    found, said = plan()
+    reason = found["prediction"]["sampled_dead_reasons"]["missing_field"]
+    assert (reason["rows"], found["prediction"]["mostly_dead"]) == (60, True)
+    assert 'the row has no field "body"; it has "id", "text"' in reason["example"]["detail"]
+    assert "    missing_field 60, such as rows.jsonl:1: line 1 of the template cannot" in said
+    assert "most rows would be dead letters: a run ends with exit 5" in said
+    job.write(LINES * 17, prompt={"field": "body"})
+    assert 'the row has no field "body"; wanted a string there; it has "id", "text"' in plan()[1]
+    assert "most rows would be dead letters: a run stops early (exit 10)" in plan()[1]
+
+
 def test_chats_are_shown_message_by_message(job, plan):
     """With the system message that the job adds."""
     chat = [{"role": "user", "content": "hi", "more": 1}]
