@@ -39,7 +39,7 @@ _TEXT_FILTERS: Final = (
     *("capitalize", "center", "e", "escape", "forceescape", "lower", "replace", "striptags"),
     *("title", "trim", "upper"),
 )
-#: The name under which ``~`` asks what may be printed.
+#: The name under which a compiled template asks what may be printed.
 _CHECK: Final = "_printable"
 
 
@@ -87,7 +87,7 @@ def make_environment() -> jinja2.Environment:
     return environment
 
 
-def _printable(value: Any) -> Any:
+def _printable(value: Any, name: str = "what it prints") -> Any:
     """The value itself if it may become text of a prompt; Jinja's ``finalize``."""
     if isinstance(value, float) and not math.isfinite(value):
         raise Unprintable("it prints a number that is too large for a float")
@@ -95,13 +95,13 @@ def _printable(value: Any) -> Any:
         return value
     if value is None:
         how = "write | default('', true) for nothing, or | tojson for null"
-        raise Unprintable(f"it prints null; {how}", Reason.MISSING_FIELD)
+        raise Unprintable(f"{name} is null; {how}", Reason.MISSING_FIELD)
     if isinstance(value, _ARRAYS):
         how = "write | join(', ') for its elements, or | tojson for its JSON"
-        raise Unprintable(f"it prints a list; {how}", Reason.WRONG_TYPE)
+        raise Unprintable(f"{name} is a list; {how}", Reason.WRONG_TYPE)
     if isinstance(value, dict):
         how = "name one of its fields, or write | tojson for its JSON"
-        raise Unprintable(f"it prints an object; {how}", Reason.WRONG_TYPE)
+        raise Unprintable(f"{name} is an object; {how}", Reason.WRONG_TYPE)
     kind = type(value).__name__
     raise Unprintable(f"it prints a {kind}, which has no text of its own; add |list and |join")
 
@@ -140,17 +140,40 @@ class _Lacking(jinja2.StrictUndefined):
         return sound(super()._undefined_message)
 
 
+def _checked(printed: nodes.Expr) -> nodes.Expr:
+    """An expression that is refused by its name where it may not be printed."""
+    if isinstance(printed, nodes.TemplateData):
+        return printed
+    name = _name_of(printed)
+    arguments: list[nodes.Expr] = []
+    if name is not None:
+        arguments.append(nodes.Const(sound(name, MAX_ASKED_CHARS), lineno=printed.lineno))
+    return nodes.Filter(printed, _CHECK, arguments, [], None, None, lineno=printed.lineno)
+
+
+def _name_of(expression: nodes.Expr) -> str | None:
+    """A field or a variable as the template writes it; None for any other expression."""
+    if isinstance(expression, nodes.Name):
+        return expression.name
+    if isinstance(expression, nodes.Getattr):
+        holder = _name_of(expression.node)
+        return None if holder is None else f"{holder}.{expression.attr}"
+    if isinstance(expression, nodes.Getitem) and isinstance(expression.arg, nodes.Const):
+        holder = _name_of(expression.node)
+        return None if holder is None else f"{holder}[{expression.arg.value!r}]"
+    return None
+
+
 class _Generator(CodeGenerator):
     # The name is Jinja's.
     def visit_Template(  # noqa: N802
         self, node: nodes.Template, frame: Frame | None = None
     ) -> None:
-        """``a ~ b`` prints both into one text, past ``finalize``: each is checked on its own."""
-        for joined in list(node.find_all(nodes.Concat)):
-            joined.nodes = [
-                nodes.Filter(each, _CHECK, [], [], None, None, lineno=each.lineno)
-                for each in joined.nodes
-            ]
+        """Check what is printed by its name, and what ``a ~ b`` joins, past ``finalize``."""
+        joined, output = node.find_all(nodes.Concat), node.find_all(nodes.Output)
+        found: list[nodes.Concat | nodes.Output] = [*joined, *output]
+        for printed in found:
+            printed.nodes = [_checked(each) for each in printed.nodes]
         node.set_environment(self.environment)
         super().visit_Template(node, frame)
 

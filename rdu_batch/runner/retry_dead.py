@@ -95,7 +95,11 @@ def _is_finished_retry(new: Store, seed: RetrySeed) -> bool:
 
 def _nothing_to_retry(parent_url: str, reasons: Collection[Reason], dead: Mapping[str, int]) -> str:
     found = ", ".join(f"{reason} {number:,}" for reason, number in sorted(dead.items()))
-    has = f"it has: {found}; name one of these, or none for all" if found else "it has none at all"
+    has = (
+        f"it has: {found}; name one of these, or leave --reason out for all"
+        if found
+        else "it has none at all"
+    )
     return (
         f"no dead letters of {' or '.join(reasons)} in {parent_url}; {has}. Nothing was made: a "
         "retry of no row would be a mere copy"
