@@ -13,6 +13,7 @@ import click
 from rdu_batch.cli.job_file import job_file_options, read_job_file
 from rdu_batch.errors import OutputMismatch
 from rdu_batch.report.ci_text import json_line
+from rdu_batch.report.wording import counted
 
 if TYPE_CHECKING:
     from rdu_batch.dataset.planning import PlannedJob, RecutCost
@@ -113,9 +114,11 @@ def plan(
 def _recut_lines(recut: RecutCost) -> list[str]:
     if not recut.num_files:
         return []
+    files = counted(recut.num_files, "large compressed or .json file")
     cost = (
-        f"{recut.num_files:,} large compressed files: a run reads {recut.stored_bytes:,} bytes and "
-        f"writes their {recut.decoded_bytes:,} bytes to the output once, packed anew"
+        f"{files} ({recut.stored_bytes:,} bytes, {recut.decoded_bytes:,} unpacked): before its "
+        "first row, a run unpacks and copies this once to _run/recut/ in the output, packed with "
+        "gzip in pieces that can be read alone"
     )
     return [f"{'recut':<10}{cost}"]
 

@@ -10,7 +10,7 @@ Content = Literal["lines", "document", "table"]
 Compression = Literal["gz", "zst", "bz2", "xz"]
 
 _TEXTS: Final[dict[str, Content]] = {"jsonl": "lines", "json": "document", "txt": "lines"}
-_COMPRESSIONS: Final[tuple[Compression, ...]] = ("gz", "zst", "bz2", "xz")
+COMPRESSIONS: Final[tuple[Compression, ...]] = ("gz", "zst", "bz2", "xz")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ FORMATS: Final[dict[str, InputFormat]] = {
         *(
             InputFormat(f"{name}.{compression}", content, compression)
             for name, content in _TEXTS.items()
-            for compression in _COMPRESSIONS
+            for compression in COMPRESSIONS
         ),
         InputFormat("parquet", "table"),
     )
@@ -70,6 +70,6 @@ def format_of(name: str) -> InputFormat | None:
     stem, slash, name = name.rpartition("/")
     first, _, last = re.sub(r"\.ndjson(?=\.|$)", ".jsonl", name.lower()).rpartition(".")
     first = f"{stem}{slash}{first}"
-    if last in _COMPRESSIONS:
+    if last in COMPRESSIONS:
         last = f"{first.rpartition('.')[2]}.{last}" if "." in first else ""
     return FORMATS.get(last) if first or name.startswith(".") else None

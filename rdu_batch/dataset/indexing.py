@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from rdu_batch.dataset.counting import FilePart
     from rdu_batch.dataset.listing import ListedFile
 
-_REMEDY: Final = "repair it or fetch it again, or leave it out of the inputs"
+_REMEDY: Final = (
+    "repair it or fetch it again, or leave it out with a narrower pattern or several URLs"
+)
+#: Bad files that are told one by one.
+_MAX_TOLD: Final = 20
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,9 @@ def index_files(
         count_ranges: where the tasks are done.
 
     Raises:
-        InputError: a file went away, changed while it was read, is damaged, or cannot be read.
+        InputError: files went away, changed while they were read, are damaged, or cannot be read:
+            all of them together, after the last file. Files that cannot be read at all end the
+            counting once there are many: a store that refuses each is not asked for a million.
     """
     parts: deque[FilePart] = deque()
 
@@ -79,11 +85,57 @@ def index_files(
             yield task
 
     joiner = _Joiner(tasks, longest, None)
+    bad = _BadFiles()
     for counts in count_ranges(noted()):
         for count in counts:
-            indexed = joiner.add(parts.popleft(), count)
-            if indexed is not None:
+            part = parts.popleft()
+            if part.file_index == bad.last_index:
+                continue
+            try:
+                indexed = joiner.add(part, count)
+            except InputError as error:
+                joiner = _Joiner(tasks, longest, None)
+                bad.add(part, error, is_unread=count.failure is not None)
+                continue
+            # Of a plan that will not be made nothing more is handed on.
+            if indexed is not None and bad.last_index is None:
                 yield indexed
+    bad.refuse()
+
+
+class _BadFiles:
+    """What is wrong with which files, in their order."""
+
+    def __init__(self) -> None:
+        #: Of the last bad file; None while all are good.
+        self.last_index: int | None = None
+        self._told: list[str] = []
+        self._num_bad = self._num_unread = 0
+
+    def add(self, part: FilePart, error: InputError, *, is_unread: bool) -> None:
+        """Note a bad file. Raises InputError: too many could not be read at all."""
+        self.last_index = part.file_index
+        self._num_bad += 1
+        self._num_unread += is_unread
+        if self._num_bad <= _MAX_TOLD:
+            self._told.append(str(error))
+        if self._num_unread == _MAX_TOLD:
+            self.refuse(is_all=False)
+
+    def refuse(self, *, is_all: bool = True) -> None:
+        """Raises InputError: there are bad files."""
+        if not self._num_bad:
+            return
+        if len(self._told) == 1:
+            raise InputError(self._told[0])
+        lines = [f"  {one.removesuffix(f'; {_REMEDY}')}" for one in self._told]
+        more = self._num_bad - len(self._told)
+        if more:
+            lines.append(f"  and {more:,} more")
+        if not is_all:
+            lines.append("  files after these were not looked at")
+        found = f"{self._num_bad:,} inputs are damaged or cannot be read"
+        raise InputError("\n".join((f"{found}; of each, {_REMEDY}:", *lines)))
 
 
 def index_until(tasks: Tasks, longest: LongestRows, num_rows: int) -> Iterator[InputFile]:

@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from rdu_batch.dataset.formats import OF_FOLDERS, READABLE, InputFormat, format_of
+from rdu_batch.dataset.formats import (
+    COMPRESSIONS,
+    OF_FOLDERS,
+    READABLE,
+    InputFormat,
+    format_of,
+)
 from rdu_batch.dataset.input_store import reading_input
 from rdu_batch.errors import InputError, ObjectMissing
 from rdu_batch.storage.store import ObjectStat, Store, open_object, open_store
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 
 _WILD = re.compile(r"[*?\[]")
 _HIDDEN = (".", "_")
+#: Kinds of files that a folder's note names one by one.
+_MAX_KINDS = 5
 _LOG = logging.getLogger(__name__)
 
 
@@ -80,26 +89,48 @@ def _list_url(url: str) -> list[ListedFile]:
             return [found]
     if _WILD.search(url):
         return _list_pattern(url)
+    return _list_folder(url)
+
+
+def _list_folder(url: str) -> list[ListedFile]:
     store = open_store(url)
     objects = store.list_objects("", recursive=True)
     visible, hidden = [], []
+    other_kinds: Counter[str] = Counter()
     for name, stat in objects:
         form = format_of(name)
         if form is None or not form.is_meant_by_folder:
-            continue
-        if _is_hidden(name):
+            if not _is_hidden(name):
+                other_kinds[_kind_of(name)] += 1
+        elif _is_hidden(name):
             hidden.append(name)
         else:
             visible.append(_listed(store, name, stat, form))
     if not visible:
-        held = f"it holds {len(objects)} other files" if objects else "there is nothing there"
-        raise InputError(
-            f"{url} means no input: {held}; of a folder, {OF_FOLDERS} are inputs; wanted such "
-            f"files, or the name or a pattern of {READABLE} (names that begin with . or _ are left "
-            "out)"
+        raise InputError(_why_empty(url, len(objects), other_kinds))
+    if other_kinds:
+        _LOG.warning(
+            "%s: left out %s of other kinds%s; of a folder, %s are inputs; a name or a pattern "
+            "takes .json and .txt, too",
+            *(url, _files(other_kinds.total()), _kinds(other_kinds), OF_FOLDERS),
         )
     _note_left_out(url, hidden)
     return visible
+
+
+def _why_empty(url: str, num_objects: int, other_kinds: Counter[str]) -> str:
+    """What to say of a URL that is no file and no folder with inputs."""
+    if not num_objects:
+        return (
+            f"there is no file at {url}, and no folder with files; correct the URL, or run again "
+            "when its inputs are there"
+        )
+    held = f"{_files(num_objects, 'other file')}{_kinds(other_kinds)}"
+    return (
+        f"there is no input in the folder {url}: it holds {held}; of a folder, {OF_FOLDERS} are "
+        f"inputs; wanted such files, or the name or a pattern of {READABLE} (names that begin with "
+        ". or _ are left out)"
+    )
 
 
 def _single_file(url: str) -> ListedFile | None:
@@ -128,10 +159,25 @@ def _list_pattern(url: str) -> list[ListedFile]:
     _note_left_out(url, left_out)
     if not matched:
         raise InputError(
-            f"{url} means no input: none of the {len(objects)} files under {base} matches "
-            "(names that begin with . or _ match only a pattern that spells this out)"
+            f"no file matches {url}, of {_files(len(objects))} under {base}"
+            f"{_hint_of(parts, [name for name, _ in objects])} (names that begin with . or _ match "
+            "only a pattern that spells this out)"
         )
     return matched
+
+
+def _hint_of(parts: list[str], names: Sequence[str]) -> str:
+    """What to say of a pattern that matches no file: whether it matches folders."""
+    for name in names:
+        folders = name.split("/")[:-1]
+        for depth in range(1, len(folders) + 1):
+            if _matches(folders[:depth], parts, hidden=False):
+                folder = "/".join(folders[:depth])
+                return (
+                    f"; it matches folders, such as {folder}: go on with /*.jsonl for the files in "
+                    "them, or with /**/*.jsonl for those at any depth"
+                )
+    return "" if "**" in parts else "; * stays within one folder, ** stands for any folders"
 
 
 def _matches(names: list[str], parts: list[str], *, hidden: bool) -> bool:
@@ -172,16 +218,39 @@ def _readable_format(name: str, url: str) -> InputFormat:
     if form is None:
         raise InputError(
             f"cannot read {url}: its name does not end as a format that is read ({READABLE}); "
-            "convert or rename it, or leave it out"
+            "convert or rename it, or leave it out with a narrower pattern or several URLs"
         )
     return form
+
+
+def _files(number: int, noun: str = "file") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _kind_of(name: str) -> str:
+    """How a file's name ends: ``.csv``, ``.csv.gz``."""
+    stem, dot, end = name.rpartition("/")[2].lower().rpartition(".")
+    if not dot or not stem:
+        return "no ending"
+    if end in COMPRESSIONS and "." in stem:
+        return f".{stem.rpartition('.')[2]}.{end}"
+    return f".{end}"
+
+
+def _kinds(kinds: Counter[str]) -> str:
+    """The most frequent kinds with their numbers, in brackets; nothing where there are none."""
+    most = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    shown = [f"{kind} {number:,}" for kind, number in most[:_MAX_KINDS]]
+    more = sum(number for _, number in most[_MAX_KINDS:])
+    shown += [f"others {more:,}"] if more else []
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _note_left_out(url: str, names: Sequence[str]) -> None:
     if names:
         _LOG.warning(
-            "%s: left out %d files whose path has a part that begins with . or _, such as %s",
+            "%s: left out %s whose path has a part that begins with . or _, such as %s",
             url,
-            len(names),
+            _files(len(names)),
             names[0],
         )

@@ -1,32 +1,32 @@
 """A row's fields to a prompt: text, or messages for the model's chat template.
 
 Promises: the same row gives the same prompt on every machine; a template sees ``row`` and nothing
-else, cannot change it, and cannot print what has no stable text (a method, a generator); a field
-wins over a method of the same name, so ``row.items`` is the field ``items``. Does not: apply the
-model's chat template or count tokens (``sessions``).
+else, cannot change it, and prints texts, numbers and booleans alone; a field wins over a method of
+the same name, so ``row.items`` is the field ``items``. Does not: apply the model's chat template or
+count tokens (``sessions``).
 """
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jinja2
 from jinja2 import meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rdu_batch.errors import RowError, SpecError
 from rdu_batch.job.records import Fields, Reason
+from rdu_batch.job.template_environment import (
+    MAX_ASKED_CHARS,
+    RowFields,
+    Unprintable,
+    make_environment,
+    names_of,
+    sound,
+)
 
 if TYPE_CHECKING:
     from rdu_batch.job.spec import PromptSpec
-
-_PRINTABLE = (str, int, float, Decimal, bool, type(None), list, tuple, dict, range)
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_MAX_QUOTED_CHARS = 160
 
 
 @dataclass(frozen=True)
@@ -43,48 +43,15 @@ class Prompt:
             raise ValueError("a prompt has either text or messages")
 
 
-class _Unprintable(Exception):
-    """A template prints something that has no stable text."""
-
-
-def _stable(value: Any) -> Any:
-    if not isinstance(value, (*_PRINTABLE, jinja2.Undefined)):
-        kind = type(value).__name__
-        raise _Unprintable(f"it prints a {kind}, which has no text of its own; add |list or |join")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _Unprintable("it prints a number that is too large for a float")
-    return value
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, dict) and attribute in obj:
-            return obj[attribute]
-        return super().getattr(obj, attribute)
-
-
-def _environment() -> _Environment:
-    environment = _Environment(
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-        finalize=_stable,
-    )
-    # Both draw random numbers: a resume would not repeat the prompt.
-    del environment.globals["lipsum"]
-    del environment.filters["random"]
-    return environment
-
-
 def template_problems(template: str) -> list[str]:
     """What is wrong with a template before it sees a row, one sentence each; [] if nothing is."""
-    environment = _environment()
+    environment = make_environment()
     if "\r" in template:
         return ['found a carriage return, which Jinja would change; wanted {{ "\\r" }}']
     try:
         tree = environment.parse(template)
         environment.from_string(template)
-    except _Unprintable as error:
+    except Unprintable as error:
         return [f"found a template that cannot be printed: {error}"]
     except jinja2.TemplateSyntaxError as error:
         where = f"line {error.lineno} of the template" if "\n" in template else "the template"
@@ -112,7 +79,7 @@ class PromptRenderer:
             problems = template_problems(spec.template)
             if problems:
                 raise SpecError([f"prompt.template: {problem}" for problem in problems])
-            self._template = _environment().from_string(spec.template)
+            self._template = make_environment().from_string(spec.template)
 
     def render(self, fields: Fields) -> Prompt:
         """The prompt of one row.
@@ -139,15 +106,14 @@ class PromptRenderer:
 
 def _render(template: jinja2.Template, fields: Fields) -> str:
     try:
-        text = template.render(row=fields.values)
+        text = template.render(row=RowFields(fields.values))
         text.encode()
     except UnicodeEncodeError as error:
         _refuse_template(error, "it makes half of a surrogate pair")
     except jinja2.UndefinedError as error:
-        detail = f"the template needs what the row does not have: {_sound(error.message or '')}"
-        raise RowError(Reason.MISSING_FIELD, detail) from None
-    except _Unprintable as error:
-        _refuse_template(error, str(error))
+        _refuse_template(error, error.message or "", Reason.MISSING_FIELD)
+    except Unprintable as error:
+        _refuse_template(error, str(error), error.reason)
     except RecursionError as error:
         # Python's wording depends on where the stack ended.
         _refuse_template(error, "a macro or a loop goes too deep")
@@ -156,11 +122,13 @@ def _render(template: jinja2.Template, fields: Fields) -> str:
         # signals pass: they are not Exceptions, or are the worker's business.
         if isinstance(error, MemoryError):
             raise
-        _refuse_template(error, f"{type(error).__name__}: {_sound(str(error))}")
+        _refuse_template(error, f"{type(error).__name__}: {sound(str(error))}")
     return text
 
 
-def _refuse_template(error: Exception, what: str) -> NoReturn:
+def _refuse_template(
+    error: Exception, what: str, reason: Reason = Reason.TEMPLATE_ERROR
+) -> NoReturn:
     lines = []
     traceback = error.__traceback__
     while traceback is not None:
@@ -168,12 +136,7 @@ def _refuse_template(error: Exception, what: str) -> NoReturn:
             lines.append(traceback.tb_lineno)
         traceback = traceback.tb_next
     where = f"line {lines[-1]} of the template" if lines else "the template"
-    raise RowError(Reason.TEMPLATE_ERROR, f"{where} cannot render this row: {what}") from None
-
-
-def _sound(message: str) -> str:
-    message = _ADDRESS.sub("", message)
-    return message if len(message) <= _MAX_QUOTED_CHARS else message[:_MAX_QUOTED_CHARS] + "..."
+    raise RowError(reason, f"{where} cannot render this row: {what}") from None
 
 
 _TYPE_NAMES: dict[type, str] = {
@@ -191,9 +154,10 @@ def _type_name(value: object) -> str:
 
 def _field_of(fields: Fields, name: str, wanted: str) -> Any:
     if name not in fields.values:
-        raise RowError(
-            Reason.MISSING_FIELD, f'the row has no field "{_sound(name)}"; wanted {wanted} there'
+        detail = (
+            f'the row has no field "{sound(name, MAX_ASKED_CHARS)}"; wanted {wanted} there; it has '
         )
+        raise RowError(Reason.MISSING_FIELD, detail + names_of(fields.values))
     return fields.values[name]
 
 
@@ -201,9 +165,7 @@ def _text_of(fields: Fields, name: str) -> str:
     value = _field_of(fields, name, "a string")
     if not isinstance(value, str):
         reason = Reason.MISSING_FIELD if value is None else Reason.WRONG_TYPE
-        raise RowError(
-            reason, f'the field "{_sound(name)}" is {_type_name(value)}; wanted a string'
-        )
+        raise RowError(reason, f'the field "{sound(name)}" is {_type_name(value)}; wanted a string')
     return value
 
 
@@ -214,7 +176,7 @@ def _wrong_type(detail: str) -> RowError:
 def _messages_of(fields: Fields, name: str) -> tuple[dict[str, Any], ...]:
     wanted = "a list of {role, content} with at least one message"
     value = _field_of(fields, name, wanted)
-    place = f'the field "{_sound(name)}"'
+    place = f'the field "{sound(name)}"'
     if value is None:
         raise RowError(Reason.MISSING_FIELD, f"{place} is null; wanted {wanted}")
     if not isinstance(value, list) or not value:

@@ -15,10 +15,11 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rdu_batch.job.speed import Interval, Speed
+from rdu_batch.report.rendered_rows import escaped
 from rdu_batch.report.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 #: Standard errors on each side of a mean: 95 % of a normal distribution.
 _NUM_ERRORS: Final = 1.96
@@ -50,6 +51,23 @@ class TokenTotals:
     generated: Interval
     #: Generated tokens after the first of each sample, which prefill gives.
     decoded: Interval
+
+
+def sum_of_totals(parts: Sequence[TokenTotals]) -> TokenTotals:
+    """Of several kinds of rows together; each may be at its low or at its high end."""
+
+    def added(intervals: Iterable[Interval]) -> Interval:
+        lows, highs = zip(*intervals, strict=True)
+        return Interval(sum(lows), sum(highs))
+
+    return TokenTotals(
+        num_rows=sum(part.num_rows for part in parts),
+        num_sampled=sum(part.num_sampled for part in parts),
+        prompt=added(part.prompt for part in parts),
+        prefilled=added(part.prefilled for part in parts),
+        generated=added(part.generated for part in parts),
+        decoded=added(part.decoded for part in parts),
+    )
 
 
 @dataclass(frozen=True)
@@ -136,6 +154,25 @@ def worker_counts(most: int) -> list[int]:
 
 
 @dataclass(frozen=True)
+class DeadSample:
+    """Sampled rows that will be dead letters of one reason."""
+
+    reason: str
+    num_rows: int
+    #: Place and detail of the first of them.
+    path: str
+    line: int
+    detail: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "rows": self.num_rows,
+            "example": {"path": self.path, "line": self.line, "detail": self.detail},
+        }
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What ``plan`` says of a run."""
 
@@ -144,16 +181,32 @@ class Prediction:
     #: None where no speed is known; ``note`` says why.
     speed: Speed | None
     runs: tuple[RunForecast, ...]
-    #: Sampled rows that will be dead letters.
-    num_dead: int
+    #: Sampled rows that will be dead letters, the most frequent reason first.
+    dead: tuple[DeadSample, ...] = ()
     note: str | None = None
+    #: Rows that were looked at, whether their tokens are known or not.
+    num_sampled: int = 0
+    #: Whether a run has so many rows that it gives up where most of them are dead letters.
+    may_stop_early: bool = False
+
+    @property
+    def num_dead(self) -> int:
+        """Sampled rows that will be dead letters."""
+        return sum(one.num_rows for one in self.dead)
+
+    @property
+    def is_mostly_dead(self) -> bool:
+        """Whether more than half of the sampled rows will be dead letters."""
+        return self.num_dead * 2 > self.num_sampled
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; unknown ones are null."""
         totals = self.totals
         return {
-            "sampled_rows": totals.num_sampled if totals else 0,
+            "sampled_rows": totals.num_sampled if totals else self.num_sampled,
             "sampled_dead_rows": self.num_dead,
+            "sampled_dead_reasons": {one.reason: one.to_json() for one in self.dead},
+            "mostly_dead": self.is_mostly_dead,
             "prompt_tokens": _whole(totals.prompt) if totals else None,
             "generated_tokens": _whole(totals.generated) if totals else None,
             "speed": self.speed.to_json() if self.speed else None,
@@ -170,8 +223,7 @@ class Prediction:
                 f"  prompt tokens     {_shown(self.totals.prompt)}  ({of_all})",
                 f"  generated tokens  {_shown(self.totals.generated)}  (the least and the most)",
             ]
-            if self.num_dead:
-                lines.append(f"  dead letters      {self.num_dead:,} of the sampled rows")
+        lines += self._dead_lines()
         if self.runs and self.speed is not None:
             lines.append("  workers            wall time        worker-hours")
             lines += [
@@ -184,6 +236,26 @@ class Prediction:
             )
         if self.note:
             lines.append(f"  {self.note}")
+        return lines
+
+    def _dead_lines(self) -> list[str]:
+        if not self.dead:
+            return []
+        sampled = counted(self.num_sampled, "sampled row")
+        lines = [f"  dead letters      {self.num_dead:,} of {sampled}"]
+        lines += [
+            escaped(
+                f"    {one.reason} {one.num_rows:,}, such as {one.path}:{one.line}: {one.detail}"
+            )
+            for one in self.dead
+        ]
+        if self.is_mostly_dead:
+            end = (
+                "a run stops early (exit 10) once most of its rows are"
+                if self.may_stop_early
+                else "a run ends with exit 5 where limits.max_dead_rows is lower"
+            )
+            lines.append(f"  most rows would be dead letters: {end}; see to these reasons first")
         return lines
 
 

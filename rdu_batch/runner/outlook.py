@@ -7,20 +7,29 @@ anything.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rdu_batch.dataset.planning import PlannedJob
 from rdu_batch.dataset.reader import RowReader
-from rdu_batch.dataset.sampling_rows import read_sample, reader_of_unsaved, sampled_ordinals
+from rdu_batch.dataset.sampling_rows import (
+    SampleFrame,
+    frame_of,
+    read_sample,
+    reader_of_unsaved,
+    sampled_ordinals,
+)
 from rdu_batch.report.prediction import Prediction
 from rdu_batch.report.rendered_rows import rendered_lines
 from rdu_batch.report.wording import counted
 from rdu_batch.runner.delta_seed import open_since
-from rdu_batch.runner.rehearsal import Rehearsal, planned_workers, predict, speed_of
+from rdu_batch.runner.rehearsal import Rehearsal, SampledKind, planned_workers, predict, speed_of
+from rdu_batch.runner.scheduler import EARLY_STOP_ROWS
 from rdu_batch.runner.unchanged import same_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rdu_batch.job.plan import Plan
     from rdu_batch.job.spec import JobSpec
     from rdu_batch.job.speed import Interval
@@ -37,10 +46,14 @@ class Outlook:
 
     rows: tuple[RehearsedRow, ...]
     prediction: Prediction | None
+    #: Which rows could not be sampled, and what is taken for them; None where all could.
+    not_sampled: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The keys that ``plan`` adds to its JSON line: only what was asked for."""
         keys: dict[str, Any] = {}
+        if self.not_sampled is not None:
+            keys["not_sampled"] = self.not_sampled
         if self.rows:
             keys["sample"] = [row.to_json() for row in self.rows]
         if self.prediction is not None:
@@ -49,7 +62,8 @@ class Outlook:
 
     def to_lines(self) -> list[str]:
         """For people."""
-        lines = [] if self.prediction is None else self.prediction.to_lines()
+        lines = [] if self.not_sampled is None else [f"{'sampling':<10}{self.not_sampled}"]
+        lines += [] if self.prediction is None else self.prediction.to_lines()
         if self.rows:
             lines += ["sampled rows", *rendered_lines([row.to_json() for row in self.rows])]
         return lines
@@ -131,26 +145,80 @@ def look_ahead(
     """
     if not num_shown and not num_sampled:
         return Outlook((), None)
-    if isinstance(source, PlannedJob) and source.recut.num_files:
-        files = counted(source.recut.num_files, "file")
-        note = f"no rows are sampled: {files} can only be read in the copies that a run makes"
-        return Outlook((), Prediction(None, None, (), 0, note))
     rehearsal = Rehearsal(spec)
     with _reader_of(source, plan) as reader:
+        frame = _frame_of(source, plan, reader)
 
-        def rehearsed(size: int) -> list[RehearsedRow]:
-            ordinals = sampled_ordinals(plan.num_rows, size, plan.job_digest)
+        def rehearsed(ordinals: list[int]) -> list[RehearsedRow]:
             return rehearsal.rehearse(read_sample(reader, ordinals))
 
-        shown = tuple(rehearsed(num_shown)) if num_shown else ()
+        shown: tuple[RehearsedRow, ...] = ()
+        if num_shown:
+            drawn = frame.draw(num_shown, plan.job_digest)
+            shown = tuple(rehearsed(sorted(drawn.anywhere + drawn.near_start)))
         prediction = None
         if num_sampled:
-            speed, why_not = speed_of(spec)
-            workers = planned_workers(spec, plan.num_shards)
-            sample = rehearsed(num_sampled)
-            num_rows = plan.num_rows - num_reused
-            prediction = predict(rehearsal, sample, num_rows, speed, workers, why_not)
-    return Outlook(shown, prediction)
+            drawn = frame.draw(num_sampled, plan.job_digest)
+            samples = rehearsed(drawn.anywhere), rehearsed(drawn.near_start)
+            kinds = _kinds_of(frame, samples, plan.num_rows, num_reused)
+            prediction = _predicted(spec, plan, rehearsal, kinds, num_reused)
+    return Outlook(shown, prediction, _not_sampled(frame))
+
+
+def _predicted(
+    spec: JobSpec, plan: Plan, rehearsal: Rehearsal, kinds: list[SampledKind], num_reused: int
+) -> Prediction:
+    if plan.num_rows and not any(kind.sample for kind in kinds):
+        return Prediction(None, None, (), note="no row could be sampled")
+    speed, why_not = speed_of(spec)
+    workers = planned_workers(spec, plan.num_shards)
+    prediction = predict(rehearsal, kinds, speed, workers, why_not)
+    # A retry runs rows that were dead letters already: it goes on to its end.
+    is_large = plan.num_rows - num_reused >= EARLY_STOP_ROWS
+    return replace(prediction, may_stop_early=is_large and plan.parent is None)
+
+
+def _frame_of(source: Store | PlannedJob, plan: Plan, reader: RowReader) -> SampleFrame:
+    if isinstance(source, PlannedJob) and source.recut.num_files:
+        return frame_of(reader.input_files(), plan.num_rows)
+    return SampleFrame(((0, plan.num_rows),))
+
+
+def _kinds_of(
+    frame: SampleFrame,
+    samples: tuple[Sequence[RehearsedRow], Sequence[RehearsedRow]],
+    num_rows: int,
+    num_reused: int,
+) -> list[SampledKind]:
+    """Each kind with the rows that it stands for: its own, and those of a kind without a sample.
+
+    Rows that are not run are taken from both in proportion.
+    """
+    anywhere, near_start = samples
+    num_run = num_rows - num_reused
+    num_large = round(frame.num_large * num_run / num_rows) if num_rows else 0
+    if not near_start:
+        return [SampledKind(anywhere, num_run)]
+    if not anywhere:
+        return [SampledKind(near_start, num_run)]
+    return [SampledKind(anywhere, num_run - num_large), SampledKind(near_start, num_large)]
+
+
+def _not_sampled(frame: SampleFrame) -> str | None:
+    """What to say of rows that could not be sampled like the others."""
+    if not frame.large:
+        return None
+    files = counted(len(frame.large), "large compressed or .json file")
+    num_readable = sum(one.num_readable for one in frame.large)
+    if not num_readable and not frame.num_anywhere:
+        return f"no rows are sampled: {files} can only be read from the start, or in a run's copies"
+    near = (
+        f"near the start ({num_readable:,} of {frame.num_large:,} rows)"
+        if num_readable
+        else f"not at all ({frame.num_large:,} rows)"
+    )
+    like = "those" if num_readable else "the rows of the other files"
+    return f"{files}: sampled {near}, and the rest is taken to be like {like}"
 
 
 def _reader_of(source: Store | PlannedJob, plan: Plan) -> AbstractContextManager[RowReader]:
@@ -175,5 +243,6 @@ def predict_run(
     rehearsal = Rehearsal(spec)
     ordinals = sampled_ordinals(plan.num_rows, _NUM_SAMPLED_BY_RUN, plan.job_digest)
     sample = rehearsal.rehearse(read_sample(RowReader(output, plan), ordinals))
-    prediction = predict(rehearsal, sample, num_rows, speed, [num_workers], why_not)
+    kinds = [SampledKind(sample, num_rows)]
+    prediction = predict(rehearsal, kinds, speed, [num_workers], why_not)
     return prediction.runs[0].wall_s if prediction.runs else None

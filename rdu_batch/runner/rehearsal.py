@@ -7,17 +7,19 @@ nothing is written, no session is opened, no torch is imported. Does not: choose
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rdu_batch.errors import ArtifactError, RowError
 from rdu_batch.job.overrides import generation_of
 from rdu_batch.job.prompt import Prompt, PromptRenderer
 from rdu_batch.job.records import parse_row
 from rdu_batch.report.prediction import (
+    DeadSample,
     Prediction,
     RowTokens,
     forecast,
+    sum_of_totals,
     token_totals,
     worker_counts,
 )
@@ -129,23 +131,46 @@ class Rehearsal:
         )
 
 
+class SampledKind(NamedTuple):
+    """Rows that are alike in how they can be sampled, and a sample of them."""
+
+    sample: Sequence[RehearsedRow]
+    num_rows: int
+
+
 def predict(
     rehearsal: Rehearsal,
-    sample: Sequence[RehearsedRow],
-    num_rows: int,
+    kinds: Sequence[SampledKind],
     speed: Speed | None,
     worker_nums: Sequence[int],
     why_no_speed: str,
 ) -> Prediction:
-    """What a run over ``num_rows`` rows comes to, from a sample of them."""
-    num_dead = sum(row.dead is not None for row in sample)
+    """What a run over the rows of all kinds comes to, from a sample of each."""
+    rows = [row for kind in kinds for row in kind.sample]
+    dead = dead_samples(rows)
     if rehearsal.uncounted is not None:
-        return Prediction(None, None, (), num_dead, rehearsal.uncounted)
-    totals = token_totals([row.tokens or RowTokens(0, 0, 0) for row in sample], num_rows)
+        return Prediction(None, None, (), dead, rehearsal.uncounted, len(rows))
+    totals = sum_of_totals(
+        [
+            token_totals([row.tokens or RowTokens(0, 0, 0) for row in kind.sample], kind.num_rows)
+            for kind in kinds
+        ]
+    )
     if speed is None:
-        return Prediction(totals, None, (), num_dead, why_no_speed)
+        return Prediction(totals, None, (), dead, why_no_speed, len(rows))
     runs = tuple(forecast(totals, speed, num) for num in worker_nums)
-    return Prediction(totals, speed, runs, num_dead)
+    return Prediction(totals, speed, runs, dead, None, len(rows))
+
+
+def dead_samples(rows: Sequence[RehearsedRow]) -> tuple[DeadSample, ...]:
+    """Those of sampled rows that will be dead letters, by reason: the most frequent one first."""
+    found: dict[str, DeadSample] = {}
+    for row in rows:
+        if row.dead is not None:
+            reason, detail = row.dead
+            first = found.get(reason, DeadSample(reason, 0, row.path, row.line, detail))
+            found[reason] = replace(first, num_rows=first.num_rows + 1)
+    return tuple(sorted(found.values(), key=lambda one: (-one.num_rows, one.reason)))
 
 
 def speed_of(spec: JobSpec) -> tuple[Speed | None, str]:

@@ -7,8 +7,9 @@ is fenced and verified in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+from rdu_batch.dataset.planning import load_plan
 from rdu_batch.errors import UsageError
 from rdu_batch.job.reasons import Reason
 from rdu_batch.job.spec import JobSpec
@@ -16,11 +17,12 @@ from rdu_batch.report.progress import Progress
 from rdu_batch.report.summary import Summary
 from rdu_batch.report.wording import counted
 from rdu_batch.runner.executor_choice import ExecutorKind
+from rdu_batch.runner.manifest import read_success
 from rdu_batch.runner.outcomes import Totals
-from rdu_batch.runner.retry_seed import open_parent
+from rdu_batch.runner.retry_seed import RetrySeed, open_parent
 from rdu_batch.runner.run_job import run_job
 from rdu_batch.storage.options_in_force import use_storage_options
-from rdu_batch.storage.store import open_store
+from rdu_batch.storage.store import Store, open_store
 
 
 def retry_dead_letters(
@@ -49,14 +51,15 @@ def retry_dead_letters(
         The summary of the new output, as of a run.
 
     Raises:
-        UsageError: both URLs are the same.
+        UsageError: both URLs are the same, or the parent has no dead letter of the named reasons.
         OutputMismatch: the parent is unfinished or of another job, or the new output holds
             something else (exit 3).
         VerifyFailed: the parent is damaged (exit 7).
         RduBatchError: as of ``run_job``.
     """
     use_storage_options(spec, more_outputs=(parent, into))
-    parent_store, url = open_store(parent), open_store(into).url
+    parent_store, new_store = open_store(parent), open_store(into)
+    url = new_store.url
     if parent_store.url == url:
         raise UsageError(
             f"{url} is the parent itself, and what is committed never changes; name another, new "
@@ -65,6 +68,8 @@ def retry_dead_letters(
     seed = open_parent(parent_store, reasons or list(Reason))
     dead = Totals.from_json(seed.finished.manifest["totals"]).dead_reasons
     retried = seed.parent.reasons or ()
+    if reasons and not retried and not _is_finished_retry(new_store, seed):
+        raise UsageError(_nothing_to_retry(parent_store.url, reasons, dead))
     num_retried = sum(dead[reason] for reason in retried)
     names = f" ({', '.join(retried)})" if retried else ""
     progress.phase(
@@ -78,4 +83,24 @@ def retry_dead_letters(
         address=address,
         progress=progress,
         retry=seed,
+    )
+
+
+def _is_finished_retry(new: Store, seed: RetrySeed) -> bool:
+    if read_success(new) is None:
+        return False
+    plan = load_plan(new)
+    return plan is not None and plan.parent == seed.parent
+
+
+def _nothing_to_retry(parent_url: str, reasons: Collection[Reason], dead: Mapping[str, int]) -> str:
+    found = ", ".join(f"{reason} {number:,}" for reason, number in sorted(dead.items()))
+    has = (
+        f"it has: {found}; name one of these, or leave --reason out for all"
+        if found
+        else "it has none at all"
+    )
+    return (
+        f"no dead letters of {' or '.join(reasons)} in {parent_url}; {has}. Nothing was made: a "
+        "retry of no row would be a mere copy"
     )

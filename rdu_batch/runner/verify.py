@@ -9,10 +9,9 @@ found exactly once, in order; every total is counted again. Nothing is written.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 from rdu_batch.errors import ObjectMissing, OutputMismatch, VerifyFailed
@@ -23,6 +22,7 @@ from rdu_batch.runner.manifest import read_manifest, read_success
 from rdu_batch.runner.outcomes import Totals
 from rdu_batch.runner.published import outcome_of, read_lines, sha256_of
 from rdu_batch.runner.run_layout import commit_record
+from rdu_batch.runner.verify_rows import RowKey, RowsOfInputs, ShardRows
 from rdu_batch.storage.store import Store
 
 #: A report names at most this many problems of one shard.
@@ -44,9 +44,6 @@ class Verification:
         return not self.problems
 
 
-RowKey = tuple[int, int]
-
-
 def verify_output(store: Store) -> Verification:
     """Check a finished output.
 
@@ -57,7 +54,7 @@ def verify_output(store: Store) -> Verification:
     manifest = read_finished(store)
     found = Verification(store.url)
     totals = Totals()
-    rows = _RowsOfInputs(manifest["inputs"])
+    rows = RowsOfInputs(manifest["inputs"])
     next_row = 0
     for entry in manifest["parts"]:
         shard = _ShardCheck(store, entry, rows, next_row)
@@ -104,28 +101,9 @@ def read_finished(store: Store) -> dict[str, Any]:
     return manifest
 
 
-class _RowsOfInputs:
-    """Which (input, line) each row ordinal is, as far as the manifest alone tells.
-
-    In a file without blank lines the n-th row is line n. With blank lines only bounds are known:
-    a row's line is at least its number, and no more than that plus the number of blank lines.
-    """
-
-    def __init__(self, inputs: list[dict[str, Any]]) -> None:
-        self._inputs = inputs
-        self._first_rows = [0, *accumulate(int(entry["rows"]) for entry in inputs)]
-
-    def place(self, row: int) -> tuple[int, int, int]:
-        """(file index, lowest line, highest line) of a row ordinal."""
-        at = bisect_right(self._first_rows, row) - 1
-        entry = self._inputs[at]
-        number = row - self._first_rows[at] + 1
-        return int(entry["index"]), number, number + int(entry["lines"]) - int(entry["rows"])
-
-
 class _ShardCheck:
     def __init__(
-        self, store: Store, entry: dict[str, Any], rows: _RowsOfInputs, first_row: int
+        self, store: Store, entry: dict[str, Any], rows: RowsOfInputs, first_row: int
     ) -> None:
         self._store = store
         self._entry = entry
@@ -152,30 +130,30 @@ class _ShardCheck:
         return problems
 
     def _check_rows(self, keys: list[RowKey]) -> Iterator[str]:
-        """Every row of the shard once: walk the expected rows and the found ones side by side."""
+        """Every row of the shard once."""
         name = f"shard {self._entry['shard']}"
         found = sorted(keys)
         for before, after in pairwise(found):
             if before == after:
                 yield f"{name}: row {list(after)} is there more than once"
         found = sorted(set(keys))
-        at = 0
-        for row in range(self._first_row, self._first_row + self.num_rows):
-            file_index, lowest, highest = self._rows.place(row)
-            if at < len(found) and found[at][0] == file_index and lowest <= found[at][1] <= highest:
-                at += 1
-                continue
-            if at < len(found) and found[at] < (file_index, lowest):
-                yield f"{name}: row {list(found[at])} does not belong to this shard"
-                at += 1
-                continue
-            if lowest == highest:
-                yield f"{name}: row [{file_index}, {lowest}] is missing"
-            else:
-                where = f"on one of the lines {lowest} to {highest} of input {file_index}"
-                yield f"{name}: a row {where} is missing"
-        for key in found[at:]:
-            yield f"{name}: row {list(key)} does not belong to this shard"
+        rows = ShardRows(self._rows, self._first_row, self.num_rows)
+        if not rows.has_each_once(found):
+            known = self._sealed_keys()
+            is_known = known is not None and rows.has_each_once(known)
+            for problem in rows.differences(found, known if is_known else None):
+                yield f"{name}: {problem}"
+
+    def _sealed_keys(self) -> list[RowKey] | None:
+        """The rows of the sealed copies, ascending; None where these are gone or damaged."""
+        keys: list[RowKey] = []
+        try:
+            for name in self._sealed.values():
+                size_bytes = self._store.stat(name).size_bytes
+                keys.extend(map(row_key, read_lines(self._store, name, size_bytes)))
+        except (ObjectMissing, ValueError):
+            return None
+        return sorted(keys)
 
 
 class _FileCheck:

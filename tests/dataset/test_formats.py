@@ -9,6 +9,7 @@ import json
 import lzma
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,68 @@ def test_processes_give_the_index_that_one_process_gives(tmp_path: Path) -> None
     here = [file.to_line() for file in index_files(tasks, LongestRows())]
     there = index_files(tasks, LongestRows(), local_counting(num_processes=2))
     assert [file.to_line() for file in there] == here
+
+
+@pytest.mark.parametrize("packed", PACKED)
+def test_a_packed_file_of_no_bytes_has_no_rows(make_spec: MakeSpec, packed: str) -> None:
+    """As a plain one has none; a document of no bytes is none."""
+    assert rows_of(make_spec, f"a.jsonl.{packed}", b"", []) == []
+    assert rows_of(make_spec, f"a.txt.{packed}", b"", []) == []
+    with pytest.raises(InputError, match="the file is empty"):
+        rows_of(make_spec, f"a.json.{packed}", b"", [])
+
+
+def test_all_damaged_files_are_named_at_once(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """The first twenty, with how many there are and one word of what to do; good ones are not."""
+    for number in range(40):
+        name = f"{number:02d}.jsonl.gz"
+        (tmp_path / name).write_bytes(b"bad" if number % 2 else gzip.compress(b"{}\n"))
+    (tmp_path / "40.jsonl").symlink_to(tmp_path / "nowhere")
+    handed_on: list[str] = []
+    with pytest.raises(InputError) as no:
+        handed_on.extend(
+            file.path for file in index_files(Tasks(list_inputs([str(tmp_path)])), LongestRows())
+        )
+    message = str(no.value)
+    assert handed_on == ["00.jsonl.gz"]
+    assert message.startswith("21 inputs are damaged or cannot be read; of each, repair it")
+    for number in range(40):
+        assert (f"/{number:02d}.jsonl.gz is damaged at stored byte 0" in message) == number % 2
+    assert message.endswith("\n  and 1 more")
+    assert message.count("narrower pattern or several URLs") == 1
+    (tmp_path / "00.jsonl.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"^/\S+/01.jsonl.gz is damaged .* several URLs$"):
+        list(index_files(Tasks(list_inputs([str(tmp_path / "0[01]*")])), LongestRows()))
+
+
+def test_files_that_cannot_be_read_at_all_end_the_counting_once_there_are_many(
+    tmp_path: Path,
+) -> None:
+    """A store that refuses every file is not asked for all of a million."""
+    for number in range(100):
+        (tmp_path / f"{number:02d}.jsonl").symlink_to(tmp_path / "nowhere")
+    asked = []
+
+    def count(todo):
+        for task in todo:
+            for part in task.parts:
+                asked.append(part)
+                yield from count_here([replace(task, parts=(part,))])
+
+    with pytest.raises(InputError) as no:
+        list(index_files(Tasks(list_inputs([str(tmp_path)])), LongestRows(), count))
+    assert str(no.value).startswith("20 inputs are damaged or cannot be read")
+    assert str(no.value).endswith("\n  files after these were not looked at")
+    assert len(asked) == 20
+
+
+def test_a_large_file_with_a_damaged_part_is_one_bad_file(tmp_path: Path) -> None:
+    """Its later parts are passed over; the next file begins anew."""
+    line = b'{"a": 1}\n'
+    (tmp_path / "a.jsonl").write_bytes("é\n".encode("utf-16") + line * 200)
+    (tmp_path / "b.jsonl").write_bytes(line)
+    (tmp_path / "c.jsonl.gz").write_bytes(b"x")
+    with pytest.raises(InputError) as no:
+        list(index_files(Tasks(list_inputs([str(tmp_path)]), 4), LongestRows()))
+    assert str(no.value).startswith("2 inputs are damaged")
+    assert str(no.value).count("a.jsonl is damaged") == 1

@@ -90,8 +90,24 @@ def test_what_a_pattern_leaves_out_is_noted(
     """A marked file that the pattern would match is named in the log."""
     with caplog.at_level(logging.WARNING):
         paths(folder.join("*.jsonl"))
-    assert "left out 1 files" in caplog.text
+    assert "left out 1 file whose path" in caplog.text
     assert ".hidden.jsonl" in caplog.text
+
+
+def test_what_a_folder_leaves_out_is_noted_by_kind(
+    folder: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A .csv or a .json beside the rows must not vanish without a word."""
+    for name in ("x.csv", "y.CSV", "deep/z.csv.gz", "noend", "_run/plan.json"):
+        folder.put_whole(name, b"1")
+    with caplog.at_level(logging.WARNING):
+        assert len(paths(folder.url)) == 4
+    kinds = "(.csv 2, .csv.gz 1, .json 1, .md 1, .txt 1, others 2)"
+    assert f"left out 8 files of other kinds {kinds}" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        paths(folder.join("deep/er"))
+    assert caplog.text == ""
 
 
 def test_the_same_file_twice_is_refused_with_both_urls(folder: Store) -> None:
@@ -100,12 +116,26 @@ def test_the_same_file_twice_is_refused_with_both_urls(folder: Store) -> None:
         list_inputs([folder.join("a.jsonl"), folder.join("*.jsonl")])
 
 
-@pytest.mark.parametrize("name", ["nothing.jsonl", "none/", "none/*.jsonl", "*.bz2", "deep/er/x*"])
-def test_a_url_that_means_nothing_is_refused_by_name(folder: Store, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing.jsonl", "there is no file at {}, and no folder with files; correct the URL"),
+        ("none/", "there is no file at {}, and no folder"),
+        ("none/*.jsonl", "no file matches {}, of 0 files under "),
+        ("*.bz2", "no file matches {}, of 6 files under "),
+        ("deep/er/x*", "no file matches {}, of 1 file under "),
+        ("deep/er/x*", "; * stays within one folder, ** stands for any folders (names that"),
+        ("*/*", "; it matches folders, such as deep/er: go on with /*.jsonl"),
+        ("d?ep*/er", "; it matches folders, such as deep/er: go on with /*.jsonl"),
+    ],
+)
+def test_a_url_that_means_nothing_is_refused_by_name(folder: Store, name: str, said: str) -> None:
     """Silence would run a smaller job than wanted."""
-    with pytest.raises(InputError, match="means no input") as caught:
+    for other in ("deep/c.txt.gz", "deep/c.jsonl"):
+        folder.delete(other)
+    with pytest.raises(InputError) as caught:
         list_inputs([folder.join("a.jsonl"), folder.join(name)])
-    assert folder.join(name) in str(caught.value)
+    assert said.format(folder.join(name)) in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["notes.md", "*", "x.tar.gz", "*.gz", "gz", ".jsonl.rar"])
@@ -137,7 +167,7 @@ def test_a_folder_of_texts_alone_says_how_to_name_them(folder: Store) -> None:
     """They are no input by themselves."""
     folder.put_whole("texts/a.txt", b"1")
     with pytest.raises(
-        InputError, match=r"holds 1 other files; of a folder, \.jsonl .* pattern of"
+        InputError, match=r"holds 1 other file \(\.txt 1\); of a folder, \.jsonl .* pattern of"
     ):
         list_inputs([folder.join("texts")])
 

@@ -94,7 +94,7 @@ def test_a_missing_input_is_exit_4_with_a_json_line(rdu_batch: RunVerb, job: Pat
     done = rdu_batch("plan", str(job), "--date", "2020-01-01")
     assert done.returncode == 4
     assert json.loads(done.stdout.splitlines()[-1])["exit"] == 4
-    assert "in/2020-01-01/*.jsonl means no input" in done.stderr
+    assert "no file matches in/2020-01-01/*.jsonl, of 0 files under " in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -40,19 +40,26 @@ def refused(values: dict[str, Any], **spec: Any) -> RowError:
         ("Review: {{ row.text }}\nSentiment:", "Review: a b\nSentiment:"),
         ("{{ row.text }}\n", "a b\n"),
         ("{{ row['two words'] }}", "x"),
-        ("{{ row.items }}", "[1, 2.5, None, True]"),
+        ("{{ row.items | tojson }}", "[1, 2.5, null, true]"),
+        ("{{ row.items | join('/') }}", "1/2.5/None/True"),
         ("{{ row.items[1] }}", "2.5"),
         ("{{ row.keys.get }}", "found"),
         ("{{ row.text.upper() }}", "A B"),
         (
-            "{% for item in row.items %}{{ loop.index }}{{ item }};{% endfor %}",
-            "11;22.5;3None;4True;",
+            "{% for item in row.items %}{{ loop.index }}{{ item or '' }};{% endfor %}",
+            "11;22.5;3;4True;",
         ),
         ("{{ row.big }}", "9" * 5000),
         ("{{ row.html }}", "<b> & \u2028"),
         ("{{ row.absent | default('none') }}", "none"),
         ("{% if row.absent is defined %}a{% else %}b{% endif %}", "b"),
         ("{{ row.keys | tojson }}", '{"get": "found"}'),
+        ("{{ row.none | tojson }}", "null"),
+        ("{{ row.none | default('', true) }}", ""),
+        ("{% if row.none %}a{% else %}b{% endif %}", "b"),
+        ("{{ row.text ~ ' ' ~ row.items[1] ~ row.items[3] }}", "a b 2.5True"),
+        ("{{ row.text | upper | replace('A', 'C') }}", "C B"),
+        ("{{ row.keys | tojson | length > 9 }}", "True"),
     ],
 )
 def test_a_template_renders_as_jinja_would(template: str, text: str) -> None:
@@ -62,6 +69,7 @@ def test_a_template_renders_as_jinja_would(template: str, text: str) -> None:
         "two words": "x",
         "items": [1, 2.5, None, True],
         "keys": {"get": "found"},
+        "none": None,
         "html": "<b> & \u2028",
     }
     fields = parse_row(
@@ -82,10 +90,16 @@ def test_a_string_passes_through_unchanged(text: str) -> None:
 @pytest.mark.parametrize(
     ("template", "reason", "part"),
     [
-        ("{{ row.absent }}", Reason.MISSING_FIELD, "has no attribute 'absent'"),
-        ("{{ row['absent'] }}", Reason.MISSING_FIELD, "has no attribute 'absent'"),
-        ("{{ row.none.x }}", Reason.MISSING_FIELD, "has no attribute 'x'"),
-        ("{{ row.list[7] }}", Reason.MISSING_FIELD, "has no element 7"),
+        (
+            "{{ row.absent }}",
+            Reason.MISSING_FIELD,
+            'the row has no field "absent"; it has "text", "none", "list", "object", "long" and 1',
+        ),
+        ("{{ row['absent'] }}", Reason.MISSING_FIELD, 'the row has no field "absent"; it has'),
+        ("{{ row.object.y }}", Reason.MISSING_FIELD, 'of the row has no field "y"; it has "x"'),
+        ("{{ row.none.x }}", Reason.MISSING_FIELD, 'null has no field "x"'),
+        ("{{ row.text.x }}", Reason.MISSING_FIELD, 'a text has no field "x"'),
+        ("{{ row.list[7] }}", Reason.MISSING_FIELD, "a list of 1 has no element 7"),
         ("\n\n{{ row.text + 1 }}", Reason.TEMPLATE_ERROR, "line 3 of the template"),
         ("{{ 1 / 0 }}", Reason.TEMPLATE_ERROR, "ZeroDivisionError"),
         ("{{ row.text.upper }}", Reason.TEMPLATE_ERROR, "it prints a builtin_function_or_method"),
@@ -102,14 +116,27 @@ def test_a_string_passes_through_unchanged(text: str) -> None:
             "a macro or a loop goes too deep",
         ),
         ("{{ row.long + 1 }}", Reason.TEMPLATE_ERROR, "can only concatenate str"),
-        ("{{ row[row.long] }}", Reason.MISSING_FIELD, "what the row does not have"),
+        ("{{ row[row.long] }}", Reason.MISSING_FIELD, 'no field "xxxx'),
+        ("\n{{ row.none }}", Reason.MISSING_FIELD, "line 2 of the template cannot render this row"),
+        ("{{ row.none }}", Reason.MISSING_FIELD, "row.none is null; write | default('', true)"),
+        ("{{ row.list }}", Reason.WRONG_TYPE, "row.list is a list; write | join(', ')"),
+        ("{{ row.object }}", Reason.WRONG_TYPE, "row.object is an object; name one of its fields"),
+        ("{{ row }}", Reason.WRONG_TYPE, "row is an object"),
+        ("{{ [row.list][0] }}", Reason.WRONG_TYPE, "what it prints is a list"),
+        ("{{ row['object']['x'][0] }}", Reason.MISSING_FIELD, 'a number has no field "0"'),
+        ("{% for one in [row.none] %}{{ one }}{% endfor %}", Reason.MISSING_FIELD, "one is null"),
+        ("{% set a = row.list %}{{ a }}", Reason.WRONG_TYPE, "a is a list"),
+        ("{% macro m(a) %}{{ a }}{% endmacro %}{{ m(row.list) }}", "wrong_type", "a is a list"),
+        ("{{ 'Review: ' ~ row['none'] }}", Reason.MISSING_FIELD, "row['none'] is null"),
+        ("{{ row.none | trim }}", Reason.MISSING_FIELD, "what it prints is null"),
+        ("{{ row.list | upper }}", Reason.WRONG_TYPE, "what it prints is a list"),
     ],
 )
 def test_a_template_that_cannot_render_a_row_ends_that_row(
     template: str, reason: Reason, part: str
 ) -> None:
     """With a detail that is the same on every machine."""
-    values = {"text": "a", "none": None, "list": [1], "long": "x" * 10_000}
+    values = {"text": "a", "none": None, "list": [1], "object": {"x": 1}, "long": "x" * 10_000}
     line = json.dumps(values)[:-1] + ', "huge": 1e999}'
     renderer = PromptRenderer(PromptSpec(template=template))
     details = set()
@@ -149,8 +176,13 @@ def test_a_field_must_be_a_string() -> None:
     error = refused({}, field="a")
     assert (error.reason, error.detail) == (
         "missing_field",
-        'the row has no field "a"; wanted a string there',
+        'the row has no field "a"; wanted a string there; it has no fields',
     )
+    error = refused({"b": "", "c" * 99: ""}, field="a" * 200)
+    assert error.detail.endswith(f'it has "b", "{"c" * 20}..."')
+    names = {f"{number}{'d' * 99}": "" for number in range(30)}
+    for spec in ({"messages_field": "a" * 200}, {"template": "{{ row." + "a" * 200 + " }}"}):
+        assert "and 25 more" in refused(names, **spec).detail
     assert refused({"a": None}, field="a").reason == Reason.MISSING_FIELD
     for value, name in ((3, "a number"), (True, "true or false"), ([], "an array")):
         error = refused({"a": value}, field="a")

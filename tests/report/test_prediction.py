@@ -9,10 +9,12 @@ import pytest
 from rdu_batch.job.speed import Interval, Speed
 from rdu_batch.report.prediction import (
     PROCESS_START_S,
+    DeadSample,
     Prediction,
     RowTokens,
     forecast,
     span,
+    sum_of_totals,
     token_totals,
     total_of,
     worker_counts,
@@ -103,15 +105,54 @@ def test_a_span_has_a_readable_unit(seconds: Interval, words: str) -> None:
 def test_without_a_speed_tokens_alone_are_told() -> None:
     """And why; without token counts nothing but that."""
     totals = token_totals([RowTokens(40, 1, 10)] * 2, 2)
-    lines = Prediction(totals, None, (), 1, "no times: because").to_lines()
+    dead = (DeadSample("not_json", 1, "a.jsonl", 7, "found \x1b"),)
+    lines = Prediction(totals, None, (), dead, "no times: because", 2).to_lines()
     assert [line.split("  (")[0] for line in lines] == [
         "prediction",
         "  prompt tokens     80",
         "  generated tokens  2-20",
-        "  dead letters      1 of the sampled rows",
+        "  dead letters      1 of 2 sampled rows",
+        "    not_json 1, such as a.jsonl:7: found \\u001b",
         "  no times: because",
     ]
-    assert Prediction(None, None, (), 0, "unknown").to_json()["prompt_tokens"] is None
+    assert Prediction(None, None, (), note="unknown").to_json()["prompt_tokens"] is None
+
+
+@pytest.mark.parametrize(
+    ("may_stop_early", "said"),
+    [(True, "stops early (exit 10)"), (False, "ends with exit 5 where limits.max_dead_rows is")],
+)
+def test_most_rows_dead_is_said_with_what_a_run_makes_of_it(
+    may_stop_early: bool, said: str
+) -> None:
+    """Reasons with their numbers and an example each, whether tokens are known or not."""
+    dead = (
+        DeadSample("missing_field", 20, "a.jsonl", 1, 'the row has no field "x"'),
+        DeadSample("not_json", 1, "b.jsonl", 3, "found }"),
+    )
+    found = Prediction(None, None, (), dead, "unknown", 24, may_stop_early)
+    assert found.to_lines()[1:4] == [
+        "  dead letters      21 of 24 sampled rows",
+        '    missing_field 20, such as a.jsonl:1: the row has no field "x"',
+        "    not_json 1, such as b.jsonl:3: found }",
+    ]
+    assert found.to_lines()[4].startswith("  most rows would be dead letters: a run ")
+    assert said in found.to_lines()[4]
+    assert found.to_json()["mostly_dead"]
+    example = {"path": "b.jsonl", "line": 3, "detail": "found }"}
+    assert found.to_json()["sampled_dead_reasons"]["not_json"] == {"rows": 1, "example": example}
+    half = Prediction(None, None, (), dead, None, 42)
+    assert not half.to_json()["mostly_dead"]
+    assert "most rows" not in "".join(half.to_lines())
+
+
+def test_kinds_of_rows_add_up() -> None:
+    """Low ends to low ends, high ends to high ends."""
+    one, other = token_totals([RowTokens(10, 1, 5)], 1), token_totals([RowTokens(1, 1, 1)], 3)
+    both = sum_of_totals([one, other])
+    assert (both.num_rows, both.num_sampled) == (4, 2)
+    assert both.prompt == (10, 10 + other.prompt.high)
+    assert both.generated == (1 + other.generated.low, 5 + other.generated.high)
 
 
 def test_a_speed_reads_back_and_anything_else_is_none() -> None:

@@ -15,7 +15,6 @@ from rdu_batch.report.progress import (
     WorkerNow,
     open_progress,
 )
-from rdu_batch.report.samples import sample_line
 from rdu_batch.report.summary import Summary
 from rdu_batch.report.terminal_bar import bar_line
 from rdu_batch.report.wording import clock, counted
@@ -217,9 +216,3 @@ def test_the_summary_says_only_what_there_is_to_say():
     assert "worker time  8.0 s: decode 75 %, session start 25 %\n" in troubled.to_text()
     assert "too_deep 2, not_json 1" in troubled.to_text()
     assert "4 rows were done by an earlier run" in troubled.to_text()
-
-
-def test_a_sample_cannot_move_the_cursor():
-    """Predictions are untrusted: control characters are shown escaped."""
-    record = {"row": [0, 1], "id": None, "prediction": "red\x1b[31m\nline", "label": "x"}
-    assert sample_line(record) == "[0, 1]  label=x  ->  red\\u001b[31m\\nline"

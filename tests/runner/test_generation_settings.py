@@ -7,7 +7,7 @@ import pytest
 
 from rdu_batch.dataset.planning import plan_of_output
 from rdu_batch.job.loading import load_spec
-from rdu_batch.job.records import PREDICTION_KEYS
+from rdu_batch.job.records import PREDICTION_KEYS, Fields
 from rdu_batch.report.samples import sample_line
 from rdu_batch.runner.identity import identify_job
 from rdu_batch.runner.job_context import JobContext
@@ -150,4 +150,6 @@ def test_totals_count_rows_once_and_samples_each(finished):
 def test_a_line_of_several_samples_is_shown_with_the_first():
     """Log-probabilities are not shown."""
     record = {"row": [0, 1], "id": "a", "prediction": ["x y", "z"], "logprobs": [[-1.0], [-2.0]]}
-    assert sample_line({**record, "label": 5}) == "a  label=5  sample=1/2  ->  x y"
+    record["label"] = 5
+    fields = Fields(record, None, json.dumps(record))
+    assert sample_line(fields) == "a  label=5  sample=1/2  ->  x y"

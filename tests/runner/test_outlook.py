@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 from dataclasses import replace
@@ -75,6 +76,20 @@ def test_rows_that_would_be_dead_letters_say_why(job, plan, troubled_lines):
     assert "dead letter: not_json" in said
 
 
+def test_a_misnamed_field_is_told_before_a_run(job, plan):
+    """With the fields that there are, and what a run would come to."""
+    job.write(LINES, prompt={"template": "{{ row.body }}"})
+    found, said = plan()
+    reason = found["prediction"]["sampled_dead_reasons"]["missing_field"]
+    assert (reason["rows"], found["prediction"]["mostly_dead"]) == (60, True)
+    assert 'the row has no field "body"; it has "id", "text"' in reason["example"]["detail"]
+    assert "    missing_field 60, such as rows.jsonl:1: line 1 of the template cannot" in said
+    assert "most rows would be dead letters: a run ends with exit 5" in said
+    job.write(LINES * 17, prompt={"field": "body"})
+    assert 'the row has no field "body"; wanted a string there; it has "id", "text"' in plan()[1]
+    assert "most rows would be dead letters: a run stops early (exit 10)" in plan()[1]
+
+
 def test_chats_are_shown_message_by_message(job, plan):
     """With the system message that the job adds."""
     chat = [{"role": "user", "content": "hi", "more": 1}]
@@ -86,17 +101,39 @@ def test_chats_are_shown_message_by_message(job, plan):
     assert "  system:\n  | be brief\n  user:\n  | hi\n" in said
 
 
-def test_inputs_that_must_be_copied_first_are_not_sampled(job, tmp_path):
-    """A plan that is only shown has made no copies; the rest of it is shown all the same."""
+def test_a_large_compressed_file_is_sampled_near_its_start_and_hides_no_other(job, plan, tmp_path):
+    """No run has copied it yet; what it will copy, and what the sample leaves out, is said."""
+    row = json.dumps({"text": "y" * 20, "m": "m" * 958}).encode() + b"\n"  # 1,000 bytes
+    (tmp_path / "large.jsonl.gz").write_bytes(gzip.compress(row * 68_000, 1))
+    job.write(LINES)
+    urls = [str(tmp_path / "large.jsonl.gz"), f"{job.folder}/rows.jsonl"]
+    found, said = plan("--render", "--sample", "5", "--set", f"input.urls={json.dumps(urls)}")
+    paths = [one["path"] for one in found["sample"]]
+    assert set(paths) == {"large.jsonl.gz", "rows.jsonl"}
+    assert all(one["line"] <= 1048 for one in found["sample"] if one["path"] == "large.jsonl.gz")
+    prediction = found["prediction"]
+    low, high = prediction["prompt_tokens"]
+    assert low <= 68_000 * 20 + 600 <= high
+    assert "1 large compressed or .json file: sampled near the start (1,048 of 68,000 rows)" in said
+    assert found["not_sampled"] in said
+    assert "copies this once to _run/recut/ in the output" in said
+
+
+def test_where_no_row_can_be_sampled_that_is_said(job, monkeypatch):
+    """One row of more than the first MiB, in a file that must be unpacked."""
     from rdu_batch.dataset.planning import RecutCost, make_plan
+    from rdu_batch.dataset.sampling_rows import LargeFile, SampleFrame
     from rdu_batch.job.loading import load_spec
-    from rdu_batch.runner.outlook import look_ahead
+    from rdu_batch.runner import outlook
 
     spec = load_spec(job.write(LINES).path.read_text(), source="job")
     planned = replace(make_plan(spec, "sha256:0"), recut=RecutCost(2, 10, 100))
-    found = look_ahead(spec, planned, planned.plan, num_shown=3, num_sampled=3)
+    frame = SampleFrame((), (LargeFile(0, 60, 0),))
+    monkeypatch.setattr(outlook, "frame_of", lambda *_: frame)
+    found = outlook.look_ahead(spec, planned, planned.plan, num_shown=3, num_sampled=3)
     assert found.rows == ()
-    assert "2 files can only be read" in found.to_json()["prediction"]["note"]
+    assert found.to_json()["prediction"]["prompt_tokens"] is None
+    assert found.to_lines()[0].startswith("sampling  no rows are sampled: 1 large")
 
 
 def test_without_a_speed_tokens_are_predicted_and_no_times(job, plan):

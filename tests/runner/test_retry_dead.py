@@ -347,6 +347,30 @@ def test_a_parent_of_no_dead_letters_is_copied_whole(make_job, make_lines, tmp_p
         open_parent(open_store(str(tmp_path)), [])
 
 
+def test_a_retry_of_a_reason_that_no_row_has_makes_nothing(make_job, make_lines, tmp_path):
+    """It would be a copy that nobody asked for; what there is to retry is named."""
+    job = make_job("dead").write([*make_lines(8), b"not JSON", b"[]", b"{"], rows_per_shard=4)
+    job.path.write_text(job.path.read_text().replace("max_dead_rows: 0", "max_dead_rows: 9"))
+    done = job.run(*INLINE)
+    assert done.returncode in {0, 5}, done.stderr
+    new = tmp_path / "new"
+
+    def retry(*arguments):
+        return run(job, "retry-dead", job.output, job.path, "--into", new, *INLINE, *arguments)
+
+    done = retry(*TIMEOUTS, "--reason", "too_deep")
+    assert summary_of(done, 2)["exit"] == 2
+    assert f"no dead letters of row_timeout or too_deep in {job.output}" in done.stderr
+    assert "it has: not_an_object 1, not_json 2; name one of these" in done.stderr
+    assert not new.exists()
+    # A finished retry of this kind, from a release that made one, stays finished.
+    seed = open_parent(open_store(str(job.output)), ["row_timeout"])
+    shutil.copytree(job.output, new)
+    plan = json.loads((new / "_run/plan.json").read_text())
+    (new / "_run/plan.json").write_text(json.dumps({**plan, "parent": seed.parent.to_json()}))
+    assert "Nothing was made" not in retry(*TIMEOUTS).stderr
+
+
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 SAMPLES = st.lists(
     st.builds(

@@ -8,6 +8,7 @@ import pytest
 
 from rdu_batch.errors import VerifyFailed
 from rdu_batch.runner.verify import verify_output
+from rdu_batch.runner.verify_rows import RowsOfInputs, ShardRows
 from rdu_batch.storage.store import open_store
 
 
@@ -173,6 +174,74 @@ def test_blank_lines_in_the_input_are_no_damage(job, troubled_lines):
     """Rows are fewer than lines; the gaps are where blank lines are."""
     job.write(troubled_lines, rows_per_shard=2).run("--executor", "inline")
     assert verify(job).returncode == 0
+
+
+@pytest.mark.parametrize("with_run_folder", [True, False])
+def test_a_missing_row_among_blank_lines_is_named_or_said_to_be_one_of_some(job, with_run_folder):
+    """With the sealed copies exactly; without them, every line that it can have been on."""
+    lines = [b'{"id":1,"text":"a"}', b"{bad", b'{"id":3,"text":"c"}', b"{worse", b"null", b""]
+    lines += [b"   ", b'{"id":8,"text":"h"}']
+    done = job.write(lines, limits={"max_dead_rows": "100%"}).run("--executor", "inline")
+    assert done.returncode == 0, done.stderr
+    dead = job.output / "dead-00000-of-00001.jsonl"
+    gone, *kept = dead.read_bytes().splitlines(keepends=True)
+    assert json.loads(gone)["row"] == [0, 2]
+    dead.write_bytes(b"".join(kept))
+    if not with_run_folder:
+        shutil.rmtree(job.output / "_run")
+    done = verify(job)
+    assert done.returncode == 7
+    if with_run_folder:
+        assert "shard 0: row [0, 2] is missing" in done.stderr
+    else:
+        words = "shard 0: a row of input 0 is missing: one of the lines 2, 6 to 7"
+        assert words in done.stderr
+    assert "5 to 7" not in done.stderr
+
+
+INPUTS = [
+    {"index": 0, "rows": 4, "lines": 4},
+    {"index": 1, "rows": 3, "lines": 6},
+    {"index": 2, "rows": 2, "lines": 2},
+]
+
+
+@pytest.mark.parametrize(
+    ("gone", "added", "wanted"),
+    [
+        ([], [], []),
+        ([(0, 2)], [], ["row [0, 2] is missing"]),
+        ([(0, 1), (2, 2)], [], ["row [0, 1] is missing", "row [2, 2] is missing"]),
+        ([(1, 2)], [], ["a row of input 1 is missing: one of the lines 1 to 3, 5"]),
+        (
+            [(1, 2), (1, 6)],
+            [(9, 1)],
+            [
+                "row [9, 1] does not belong to this shard",
+                "2 rows of input 1 are missing: some of the lines 1 to 3, 5 to 6",
+            ],
+        ),
+        ([], [(0, 9)], ["row [0, 9] does not belong to this shard"]),
+    ],
+)
+def test_what_differs_is_told_as_far_as_it_is_known(gone, added, wanted):
+    """By the manifest alone, and with the keys that are to be there."""
+    keys = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 4), (1, 6), (2, 1), (2, 2)]
+    rows = ShardRows(RowsOfInputs(INPUTS), 0, 9)
+    there = sorted({*keys, *added} - set(gone))
+    assert rows.has_each_once(there) == (not wanted)
+    assert list(rows.differences(there, None)) == wanted
+    exact = [f"row {list(key)} is missing" for key in gone]
+    exact += [f"row {list(key)} does not belong to this shard" for key in added]
+    assert sorted(rows.differences(there, keys)) == sorted(exact)
+
+
+def test_of_many_lines_some_are_named():
+    """A report stays readable."""
+    rows = ShardRows(RowsOfInputs([{"index": 0, "rows": 30, "lines": 90}]), 0, 30)
+    keys = [(0, 3 * number) for number in range(1, 30)]
+    (problem,) = rows.differences(keys, None)
+    assert problem.endswith("25 to 26, 28 to 29 and 20 ranges more")
 
 
 def test_an_unfinished_output_says_so(job, make_lines, tmp_path):
