@@ -4,13 +4,12 @@ import contextlib
 import json
 import random
 import shutil
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdu_batch.cli.main import main
+from rdu_batch.cli.main import run as run_verb
 from rdu_batch.errors import InputError, OutputMismatch, StoreError, UsageError, VerifyFailed
 from rdu_batch.job.plan import InputFile, Shard
 from rdu_batch.job.spec import JobSpec
@@ -308,7 +307,7 @@ def test_dead_letters_of_such_an_output_can_be_run_again(corpus):
     assert corpus.run("day3", since="again").reused.num_rows == 25
 
 
-def test_the_command_line_tells_what_was_reused(corpus, tmp_path, capsys, monkeypatch):
+def test_the_command_line_tells_what_was_reused(corpus, tmp_path, capsys):
     """And the day before is a word of the job file."""
     corpus.run("2026-11-21")
     corpus.put("d.jsonl", lines_of("d", 2))
@@ -316,30 +315,21 @@ def test_the_command_line_tells_what_was_reused(corpus, tmp_path, capsys, monkey
     leaves["input"]["since"] = f"{tmp_path}/{{yesterday}}"
     job = tmp_path / "job.json"
     job.write_text(json.dumps(leaves))
-    words = ["rdu-batch", "run", str(job), "--date", "2026-11-22", "--executor", "inline"]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    assert run_verb(["run", str(job), "--date", "2026-11-22", "--executor", "inline"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out.splitlines()[-1])["reused"]["rows_of_unchanged_files"] == 23
     assert "23 rows of 3 unchanged files" in said.out + said.err
     assert (tmp_path / "2026-11-22" / "_SUCCESS").exists()
 
 
-def test_the_plan_says_what_will_be_reused_and_predicts_the_rest(
-    corpus, tmp_path, capsys, monkeypatch
-):
+def test_the_plan_says_what_will_be_reused_and_predicts_the_rest(corpus, tmp_path, capsys):
     """Whole files; nothing is written."""
     corpus.run("day1")
     corpus.put("d.jsonl", lines_of("d", 2))
     job = tmp_path / "job.json"
     leaves = corpus.spec("day2", since="day1").model_dump(mode="json", exclude_none=True)
     job.write_text(json.dumps(leaves))
-    monkeypatch.setattr(sys, "argv", ["rdu-batch", "plan", str(job)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    assert run_verb(["plan", str(job)]) == 0
     said = capsys.readouterr()
     summary = json.loads(said.out.splitlines()[-1])
     assert summary["reused"] == {
