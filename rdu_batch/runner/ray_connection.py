@@ -74,7 +74,7 @@ class RayConnection:
                 "another run of this process is connected to Ray, and a process can have one "
                 "connection: run one after the other, or each in a process of its own"
             )
-        _check_reachable(self._address or os.environ.get("RAY_ADDRESS", ""))
+        _check_reachable(_named(self._address) or "")
         self._thread.start()
         self._thread.is_over.wait()
         if self._thread.failure is not None:
@@ -204,7 +204,7 @@ def _connect(
             "call ray.shutdown() before it, or run the job in a process of its own"
         )
     try:
-        named = address if address is not None else os.environ.get("RAY_ADDRESS") or None
+        named = _named(address)
         found = _found_here(named, say) if named in (None, "auto") else named
         if found is None or found == "local":
             until_left.callback(_restore_mode, os.environ.get(MODE_VARIABLE))
@@ -216,6 +216,13 @@ def _connect(
         if ray.is_initialized():
             _shut_down()
         raise _unreachable(address, error) from error
+
+
+def _named(address: str | None) -> str | None:
+    """The address that counts: RAY_ADDRESS tells a driver that Ray has started its cluster's."""
+    if address in (None, "auto"):
+        return os.environ.get("RAY_ADDRESS") or address
+    return address
 
 
 def _found_here(named: str | None, say: Callable[[str], None]) -> str | None:

@@ -204,7 +204,9 @@ def _open_client(address: str | None) -> Any:
             raise _Refused(answer.status_code, answer.text)
 
     headers = headers_for_proxy()
-    given = address or next(filter(None, map(os.environ.get, _ADDRESS_VARIABLES)), "auto")
+    given = address
+    if given in (None, "auto"):
+        given = next(filter(None, map(os.environ.get, _ADDRESS_VARIABLES)), "auto")
     place = _dashboard_or_head(given)
     with _address_alone():
         if "://" in place:

@@ -125,6 +125,29 @@ def test_a_head_that_has_died_is_said_at_once_where_it_was_asked_for(stale, job,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["run", "wait"])
+def test_the_address_that_ray_tells_its_drivers_goes_before_the_last_one_here(
+    stale, job, make_lines, monkeypatch, verb
+):
+    """Also where `auto` is asked for, as a submission's driver does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        told = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", told)
+    job.write(make_lines(3))
+    target = job.path if verb == "run" else "some-job-1"
+    done = subprocess.run(
+        job.command(verb, target, "--address", "auto"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 13, done.stderr
+    assert told in done.stderr
+    assert f":{stale}" not in done.stderr
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_without_an_address_starts_a_ray_where_the_last_one_has_died(
