@@ -56,11 +56,19 @@ def read_until(running, words):
     return told
 
 
+def text_of(path):
+    """What a file of ``/proc`` says; nothing of what has ended meanwhile."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def children_of(pid):
     """Names of a process's own children, by their pid."""
     threads = Path(f"/proc/{pid}/task").iterdir()
-    pids = [child for thread in threads for child in (thread / "children").read_text().split()]
-    return {child: Path(f"/proc/{child}/comm").read_text().strip() for child in pids}
+    pids = [child for thread in threads for child in text_of(thread / "children").split()]
+    return {child: text_of(Path(f"/proc/{child}/comm")).strip() for child in pids}
 
 
 def check_stopped(running, told, signal_name):
