@@ -133,6 +133,21 @@ class Daily:
         named = ("--set", f"name={self.name}")
         return self.start("submit", self.job.path, "--date", day, *named, *arguments)
 
+    def run_here(self, verb, day, *more):
+        """A verb of the same job in one process without Ray: its exit code and last line."""
+        target = [self.out(day)] if verb == "retry-dead" else []
+        how = () if verb == "plan" else ("--executor", "inline")
+        named = ("--date", day, "--set", f"name={self.name}")
+        done = subprocess.run(
+            self.job.command(verb, *target, self.job.path, *named, *how, *more),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.job.folder,
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
     def end(self, process, timeout_s=120):
         """Exit code, last JSON line, standard error."""
         stdout, stderr = process.communicate(timeout=timeout_s)
@@ -222,6 +237,12 @@ def test_a_killed_submitter_and_a_killed_node_change_nothing_and_wait_tells_how_
     assert told["workers_lost"] >= 1  # A replacement may have begun on the dying node.
     assert daily.parts(first) == daily.undisturbed(first, tmp_path / "calm")
     cluster.nodes.append(cluster.add_node())
+
+    # So do the verbs without a cluster, of the same job file, whose inputs were copied.
+    for verb, more in (("run", ()), ("retry-dead", ("--into", tmp_path / "again"))):
+        code, told = daily.run_here(verb, first, *more)
+        assert (code, told["rows"], told["state"].split()[-1]) == (0, 120, "complete")
+    assert not daily.run_here("plan", first)[1]["differences"]
 
     # The same day again finds it; the next day is a submission, and a result, of its own.
     code, told, stderr = daily.end(daily.submit(first))
