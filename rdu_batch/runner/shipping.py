@@ -110,9 +110,10 @@ def _check_unchanged(store: Store, copies: Mapping[str, tuple[list[ListedFile], 
     changed = [url for url, (_, folder) in copies.items() if Path(folder).name not in there]
     if there and changed and store.exists(PLAN):
         raise InputError(
-            f"{', '.join(changed)}: changed since this job was first submitted to {store.url}, and "
-            "what was submitted is pinned. Put the content of then back, or submit what is there "
-            "now to an output of its own (--set output.url=NEW)"
+            f"{', '.join(changed)}: changed since this job was first submitted to {store.url}: "
+            "there is other content, or there are other files, and what was submitted is pinned. "
+            "Put back what was there, or submit what is there now to an output of its own "
+            "(--set output.url=NEW); `run` goes on with the copies of then"
         )
 
 

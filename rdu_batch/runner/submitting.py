@@ -148,7 +148,8 @@ def _stands(ray: RayState | None, store: Store, last: str, metadata: Mapping[str
             return True
         raise OutputMismatch(
             f"submission {last} is under way with another job file: wait for it (`rdu-batch wait "
-            f"{last}`) or stop it (`rdu-batch stop {last}`), and submit again"
+            f"{last}`) or stop it (`rdu-batch stop {last}`), and submit again; or give one of the "
+            "two another name (--set name=...)"
         )
     return is_same and ending.exit in (0, 5) and read_success(store) is not None
 
