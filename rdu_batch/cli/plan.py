@@ -86,7 +86,7 @@ def plan(
         spec,
         source,
         shown,
-        num_reused=unchanged.num_rows if unchanged else 0,
+        reused=unchanged.ranges if unchanged else (),
         num_shown=sample if render else 0,
         # Of a complete job there is nothing to predict, and its inputs may be gone.
         num_sampled=0 if state is OutputState.COMPLETE else predict_from,

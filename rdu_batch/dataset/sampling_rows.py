@@ -81,6 +81,15 @@ class SampleFrame:
         """Rows of large files, near their start or not."""
         return sum(one.end_row - one.first_row for one in self.large)
 
+    def without(self, taken: Sequence[tuple[int, int]]) -> SampleFrame:
+        """The same less these ascending ranges of ordinals; a large file goes whole or not."""
+        large = tuple(
+            one
+            for one in self.large
+            if not any(first <= one.first_row and one.end_row <= end for first, end in taken)
+        )
+        return SampleFrame(tuple(_cut_out(self.ranges, taken)), large)
+
     def draw(self, size: int, seed: str) -> Drawn:
         """A sample in which each kind of file has its share, as far as its rows can be read."""
         num_anywhere, readable = self.num_anywhere, [one for one in self.large if one.num_readable]
@@ -120,6 +129,20 @@ def frame_of(
             ranges.append((first, end))
         first = end
     return SampleFrame(tuple(ranges), tuple(large))
+
+
+def _cut_out(
+    ranges: Iterable[tuple[int, int]], taken: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """What is left of ascending ranges."""
+    for first, end in ranges:
+        left = first
+        for taken_first, taken_end in taken:
+            if left < min(taken_first, end):
+                yield left, min(taken_first, end)
+            left = max(left, min(taken_end, end))
+        if left < end:
+            yield left, end
 
 
 def _in_ranges(numbers: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[int]:

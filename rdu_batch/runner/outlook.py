@@ -75,7 +75,13 @@ class Unchanged:
 
     since: str
     num_files: int
-    num_rows: int
+    #: Their ordinals ``[first, end)`` in the plan, ascending.
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Of all of them."""
+        return sum(end - first for first, end in self.ranges)
 
     def to_json(self) -> dict[str, Any]:
         """As the summary of the run names it."""
@@ -117,7 +123,7 @@ def look_back_since(
     there = RowReader(seed.finished.store, before).input_files()
     with _reader_of(source, plan) as reader:
         same = same_rows(reader.input_files(), plan.num_rows, there, before.num_rows)
-    return Unchanged(seed.url, len(same), sum(one.end_row - one.first_row for one in same))
+    return Unchanged(seed.url, len(same), tuple((one.first_row, one.end_row) for one in same))
 
 
 def look_ahead(
@@ -127,7 +133,7 @@ def look_ahead(
     *,
     num_shown: int,
     num_sampled: int,
-    num_reused: int = 0,
+    reused: Sequence[tuple[int, int]] = (),
 ) -> Outlook:
     """Rehearse rows of a plan.
 
@@ -137,7 +143,8 @@ def look_ahead(
         plan: the plan.
         num_shown: rows to show; 0 for none.
         num_sampled: rows to predict from; 0 for no prediction.
-        num_reused: rows of the plan that will not be run.
+        reused: ordinals ``[first, end)`` of rows that will not be run, ascending: nothing is
+            predicted from them.
 
     Raises:
         InputError: an input is gone or changed since the plan was made. Ends the job.
@@ -158,15 +165,18 @@ def look_ahead(
             shown = tuple(rehearsed(sorted(drawn.anywhere + drawn.near_start)))
         prediction = None
         if num_sampled:
-            drawn = frame.draw(num_sampled, plan.job_digest)
+            num_run = plan.num_rows - sum(end - first for first, end in reused)
+            # Of a job that has nothing to run, some rows show at least that rows can be read.
+            to_run = frame.without(reused) if num_run else frame
+            drawn = to_run.draw(num_sampled, plan.job_digest)
             samples = rehearsed(drawn.anywhere), rehearsed(drawn.near_start)
-            kinds = _kinds_of(frame, samples, plan.num_rows, num_reused)
-            prediction = _predicted(spec, plan, rehearsal, kinds, num_reused)
+            kinds = _kinds_of(to_run, samples, num_run)
+            prediction = _predicted(spec, plan, rehearsal, kinds, num_run)
     return Outlook(shown, prediction, _not_sampled(frame))
 
 
 def _predicted(
-    spec: JobSpec, plan: Plan, rehearsal: Rehearsal, kinds: list[SampledKind], num_reused: int
+    spec: JobSpec, plan: Plan, rehearsal: Rehearsal, kinds: list[SampledKind], num_run: int
 ) -> Prediction:
     if plan.num_rows and not any(kind.sample for kind in kinds):
         return Prediction(None, None, (), note="no row could be sampled")
@@ -174,7 +184,7 @@ def _predicted(
     workers = planned_workers(spec, plan.num_shards)
     prediction = predict(rehearsal, kinds, speed, workers, why_not)
     # A retry runs rows that were dead letters already: it goes on to its end.
-    is_large = plan.num_rows - num_reused >= EARLY_STOP_ROWS
+    is_large = num_run >= EARLY_STOP_ROWS
     return replace(prediction, may_stop_early=is_large and plan.parent is None)
 
 
@@ -187,16 +197,11 @@ def _frame_of(source: Store | PlannedJob, plan: Plan, reader: RowReader) -> Samp
 def _kinds_of(
     frame: SampleFrame,
     samples: tuple[Sequence[RehearsedRow], Sequence[RehearsedRow]],
-    num_rows: int,
-    num_reused: int,
+    num_run: int,
 ) -> list[SampledKind]:
-    """Each kind with the rows that it stands for: its own, and those of a kind without a sample.
-
-    Rows that are not run are taken from both in proportion.
-    """
+    """Each kind with the rows that it stands for: its own, and those of a kind without a sample."""
     anywhere, near_start = samples
-    num_run = num_rows - num_reused
-    num_large = round(frame.num_large * num_run / num_rows) if num_rows else 0
+    num_large = min(frame.num_large, num_run)
     if not near_start:
         return [SampledKind(anywhere, num_run)]
     if not anywhere:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,3 +75,22 @@ def test_each_kind_of_file_has_its_share_of_a_sample(size: int, seed: str) -> No
         assert drawn.near_start
     plain = SampleFrame(((0, 1000),)).draw(size, seed)
     assert plain == (sampled_ordinals(1000, size, seed), [])
+
+
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [
+        ([], ((0, 10), (20, 30))),
+        ([(0, 3), (8, 22)], ((3, 8), (22, 30))),
+        ([(2, 4), (4, 6), (29, 30)], ((0, 2), (6, 10), (20, 29))),
+        ([(0, 30)], ()),
+    ],
+)
+def test_rows_that_are_taken_over_are_not_sampled(
+    taken: list[tuple[int, int]], left: tuple[tuple[int, int], ...]
+) -> None:
+    """What is left of the ranges, in order; a large file that is taken over is gone, too."""
+    frame = SampleFrame(((0, 10), (20, 30)), (LargeFile(10, 20, 5),))
+    rest = frame.without(taken)
+    assert rest.ranges == left
+    assert rest.large == (() if (0, 30) in taken or (8, 22) in taken else frame.large)

@@ -338,6 +338,9 @@ def test_the_plan_says_what_will_be_reused_and_predicts_the_rest(corpus, tmp_pat
         "rows_of_unchanged_files": 23,
     }
     assert "23 rows of 3 unchanged files" in said.err
+    # From the two new rows alone, which are all sound; among those taken over are dead ones.
+    predicted = summary["prediction"]
+    assert (predicted["sampled_rows"], predicted["sampled_dead_rows"]) == (2, 0)
     assert 0 < summary["prediction"]["generated_tokens"][1] <= 2 * 8
     assert not (tmp_path / "day2").exists()
 
