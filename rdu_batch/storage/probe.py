@@ -170,7 +170,10 @@ class _Probe:
             name = self._name(f"race-{rounds}")
             contents = [f"racer {n} {secrets.token_hex(16)}".encode() for n in range(NUM_RACERS)]
             told = race_to_create(self._store, name, contents)
-            problem = broken_race(told, contents, self._read(name))
+            # Of racers that overwrote each other no more is asked: a server that lets them may hold
+            # the bytes of one with the checksum of another, which no read gives.
+            stands = b"" if told.count(True) > 1 else self._read(name)
+            problem = broken_race(told, contents, stands)
             problems += [problem] if problem else []
             rounds += 1
         if problems:
