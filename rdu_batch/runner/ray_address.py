@@ -80,19 +80,19 @@ def last_started_here() -> str | None:
     """``HOST:PORT`` of the Ray that was started last on this machine, whether it lives or not."""
     from ray._private.services import canonicalize_bootstrap_address
 
-    with _without("RAY_ADDRESS"):
+    with without_variables("RAY_ADDRESS"):
         found: str | None = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
     return found
 
 
 @contextmanager
-def _without(name: str) -> Iterator[None]:
-    hidden = os.environ.pop(name, None)
+def without_variables(*names: str) -> Iterator[None]:
+    """Inside, an address that is given counts: Ray would prefer those of the environment."""
+    hidden = {name: os.environ.pop(name, None) for name in names}
     try:
         yield
     finally:
-        if hidden is not None:
-            os.environ[name] = hidden
+        os.environ.update({name: text for name, text in hidden.items() if text is not None})
 
 
 @contextmanager

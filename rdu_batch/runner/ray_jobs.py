@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
@@ -23,6 +22,7 @@ from rdu_batch.runner.ray_address import (
     knock,
     last_started_here,
     speaking_to,
+    without_variables,
 )
 from rdu_batch.runner.ray_tokens import headers_for_proxy, token_at_hand
 from rdu_batch.runner.submission import (
@@ -208,7 +208,7 @@ def _open_client(address: str | None) -> Any:
     if given in (None, "auto"):
         given = next(filter(None, map(os.environ.get, _ADDRESS_VARIABLES)), "auto")
     place = _dashboard_or_head(given)
-    with _address_alone():
+    with without_variables(*_ADDRESS_VARIABLES):
         if "://" in place:
             return Client(place, headers=headers)
         # Its head is asked for its dashboard.
@@ -238,16 +238,6 @@ def _door_of_head(place: str, given: str) -> Door:
     if door is Door.ELSE:
         raise ClusterRefuses(f"what answers at {place} is no Ray. {_NAME_IT}")
     return door
-
-
-@contextmanager
-def _address_alone() -> Iterator[None]:
-    """Inside, an address that is given counts: Ray's client would prefer the environment's."""
-    hidden = {name: os.environ.pop(name, None) for name in _ADDRESS_VARIABLES}
-    try:
-        yield
-    finally:
-        os.environ.update({name: text for name, text in hidden.items() if text is not None})
 
 
 def _first_line(error: Exception) -> str:

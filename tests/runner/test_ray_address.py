@@ -108,18 +108,23 @@ def stale(free_address, monkeypatch):
         yield free_address.partition(":")[2]
 
 
-@pytest.mark.parametrize("verb", ["run", "wait"])
-def test_a_head_that_has_died_is_said_at_once_where_it_was_asked_for(stale, job, make_lines, verb):
-    """Ray itself would try it for many minutes."""
-    job.write(make_lines(3))
+def ask_for_auto(job, verb):
+    """A verb of the driver or of the Jobs API, with ``--address auto``."""
     target = job.path if verb == "run" else "some-job-1"
-    done = subprocess.run(
+    return subprocess.run(
         job.command(verb, target, "--address", "auto"),
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+@pytest.mark.parametrize("verb", ["run", "wait"])
+def test_a_head_that_has_died_is_said_at_once_where_it_was_asked_for(stale, job, make_lines, verb):
+    """Ray itself would try it for many minutes."""
+    job.write(make_lines(3))
+    done = ask_for_auto(job, verb)
     assert done.returncode == 13, done.stderr
     assert f":{stale}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -135,14 +140,7 @@ def test_the_address_that_ray_tells_its_drivers_goes_before_the_last_one_here(
         told = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", told)
     job.write(make_lines(3))
-    target = job.path if verb == "run" else "some-job-1"
-    done = subprocess.run(
-        job.command(verb, target, "--address", "auto"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = ask_for_auto(job, verb)
     assert done.returncode == 13, done.stderr
     assert told in done.stderr
     assert f":{stale}" not in done.stderr
